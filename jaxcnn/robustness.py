@@ -52,6 +52,8 @@ def main() -> int:
 
     network = NETWORK.load(devices=0)
     split, notes = assess.open_split(network, NETWORK.folder(), SPLIT.value, DATA.value)
+    if LEAVE_OUT.value and (remark := robustness.remark_on_order(split)):
+        notes = [*notes, remark]
     for note in notes:
         print(f"jaxcnn: {note}")
     kept = robustness.kept(len(split), pathlib.Path(LEAVE_OUT.value) if LEAVE_OUT.value else None, EXAMPLES.value)

@@ -120,7 +120,7 @@ def test_the_number_of_training_images_is_bounded(subject):
     images = given.of_split(subject, "test", 2, 0)
     few = alike.nearest(subject, images, 3, 10, 0)
     allowed = np.random.Generator(np.random.PCG64(0)).permutation(len(subject.splits.train))[:10]
-    assert {each.name for found in few for each in found} <= {str(features.name_of(subject.splits.train, int(k))) for k in allowed}  # fmt: skip  # noqa: E501
+    assert {each.name for found in few for each in found} <= {str(given.name_of(subject.splits.train, int(k))) for k in allowed}  # fmt: skip  # noqa: E501
 
 
 # The map

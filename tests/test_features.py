@@ -1,15 +1,22 @@
 """What a network sees: features as files, nearest images, and the classifier that is fitted to them."""
 
+import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
 from jaxcnn import config as configs
 from jaxcnn.config import ConfigError, UserError
+from jaxcnn.data import selection
+from jaxcnn.data.batch import Constants
 from jaxcnn.data.source import open_splits
-from jaxcnn.train import features, predict, probe, trained
-from tests import digits, runs
+from jaxcnn.learn import programs
+from jaxcnn.learn.state import make_hyper
+from jaxcnn.machine import mesh as meshes
+from jaxcnn.train import features, predict, probe, setup, starting, trained
+from tests import digits, runs, small
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +97,40 @@ def test_the_nearest_rows_are_those_of_the_smallest_angle():
         cosines = [query @ one / np.linalg.norm(query) / np.linalg.norm(one) for one in among]
         assert list(row) == sorted(range(30), key=lambda k: -cosines[k])[:4]
         np.testing.assert_allclose(values, np.sort(cosines)[::-1][:4], rtol=1e-12)
-    assert features.nearest(np.zeros((1, 7)), among, 2)[1].tolist() == [[0, 0]]
+    assert features.nearest(np.zeros((1, 7)), among, 2)[1][0].tolist() == [0, 0]
+
+
+def test_of_equally_near_rows_the_first_come_first_and_rows_may_be_left_out():
+    rng = np.random.default_rng(0)
+    among = rng.integers(0, 2, (200, 3)).astype(np.float32)  # eight directions, so nearly all rows tie
+    queries = rng.standard_normal((150, 3)).astype(np.float32)
+    left_out = [rng.choice(200, k % 7, replace=False) for k in range(150)]
+    norms = np.maximum(np.linalg.norm(among.astype(np.float64), axis=1), 1e-300)
+    places, similar = features.nearest(queries, among, 9, left_out)
+    for query, absent, row, values in zip(queries, left_out, places, similar, strict=True):
+        cosines = among.astype(np.float64) @ query / norms / np.linalg.norm(query.astype(np.float64))
+        wanted = [k for k in np.lexsort((np.arange(200), -cosines.round(12))) if k not in absent][:9]
+        assert list(row) == wanted
+        np.testing.assert_allclose(values, cosines[wanted], rtol=1e-6)
+    places, similar = features.nearest(queries[:1], among[:3], 9, [[1]])
+    assert sorted(places[0]) == [0, 2] and len(similar[0]) == 2
+    assert len(features.nearest(queries[:1], among[:1], 9, [[0]])[0][0]) == 0
+
+
+def test_a_duplicate_in_another_split_is_a_neighbour_whatever_its_place(network):
+    images, _ = small.split(12, channels=1, classes=10)
+    splits = open_splits(configs.Data(source="digits", val_examples=200))
+    values = features.of_pixels(network, images)
+    train = features.Features(values, tuple(selection.name_in_set(splits.train, k) for k in range(12)))
+    test = features.Features(values, tuple(selection.name_in_set(splits.test, k) for k in range(12)))
+    assert not set(train.names) & set(test.names) and train.names[0].startswith("train image ")
+    for row, found in enumerate(features.neighbours(test, train, 3)):
+        assert (found["neighbours"][0]["file"], found["neighbours"][0]["similarity"]) == (train.names[row], 1.0)
+    renamed = features.Features(values[::-1], train.names)  # a set of another origin, with the same names
+    assert [found["neighbours"][0]["similarity"] for found in features.neighbours(train, renamed, 3)] == [1.0] * 12
+    repeated = features.Features(values[[0, 0, 0, 1, 2]], (*[train.names[0]] * 3, *train.names[1:3]))
+    (first, *_) = features.neighbours(repeated, repeated, 2)
+    assert [each["file"] for each in first["neighbours"]] in (list(train.names[1:3]), list(train.names[2:0:-1]))
 
 
 def test_an_image_is_not_its_own_neighbour_and_others_have_their_class(seen):
@@ -154,6 +194,62 @@ def test_features_of_any_scale_and_without_spread_are_fitted():
     kernel, bias, penalty, accuracy = probe.choose(values, labels, (values, labels), 3, probe.PENALTIES)
     assert accuracy == 1 and penalty == probe.PENALTIES[0] and np.isfinite(kernel).all()
     assert ((values @ kernel.T + bias).argmax(1) == labels).all()
+
+
+def test_weights_in_a_fit_are_those_of_scikit_learn_and_count_as_repeated_examples_do():
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 90)
+    values, of_each = rng.standard_normal((90, 4)) + labels[:, None], np.array([1.0, 2, 5])[labels]
+    kernel, _ = probe.logistic(values, labels, 3, penalty=0.01, of_each=of_each)
+    theirs = LogisticRegression(C=1 / (0.01 * of_each.sum()), tol=1e-10, max_iter=1000)
+    theirs.fit(values, labels, sample_weight=of_each)
+    # As without weights: 1e-7 / 0.01 = 1e-5.
+    np.testing.assert_allclose(kernel, theirs.coef_, atol=1e-4)
+    again = np.repeat(np.arange(90), of_each.astype(int))
+    np.testing.assert_allclose(kernel, probe.logistic(values[again], labels[again], 3, penalty=0.01)[0], atol=1e-4)
+
+
+def test_features_that_do_not_fit_into_memory_at_once_give_the_same_classifier(monkeypatch):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 290)
+    values = (7 + rng.standard_normal((290, 4)) + labels[:, None]).astype(np.float32)
+    whole = probe.choose(values, labels, (values, labels), 3, (1e-1, 1e-2))
+    monkeypatch.setattr(probe, "MOST_BYTES", 8 * 4 * 100)
+    assert [len(values[part]) for part in probe._parts(values)] == [100, 100, 90]
+    parts = probe.choose(values, labels, (values, labels), 3, (1e-1, 1e-2))
+    # As above, both stop within 1e-5 of the least loss, for features of deviation 1.
+    np.testing.assert_allclose(parts[0], whole[0], atol=1e-4)
+    assert parts[2:] == whole[2:]
+
+
+def test_a_fit_counts_weights_of_classes_and_the_adjustment_of_logits(run, splits, seen):
+    init = configs.Init(source=f"workdir:{run}", head="fitted", weights="ema", penalty=1e-3)
+    task = configs.Task(class_weights="auto", weights_by_name=(("3", 4.0),), logit_adjustment=2.0, focal_gamma=1.0)
+    config, mesh, told = digits.config(init=init, task=task), meshes.make_mesh(1), []
+    found = setup.on(config, splits, mesh)
+    start = starting.of(config, found.spec, splits, None)
+    with small.programs_kept():
+        state = programs.init_state(found.spec, mesh)(make_hyper(config))
+        state = starting.begin(start, found, state, None, told.append)
+        constants = found.constants(jax.device_put(Constants(*map(np.float32, start.normal)), meshes.replicated(mesh)))
+        state = probe.fitted(found, state, constants, told.append)
+    labels = seen["train"].targets
+    counts = np.bincount(labels)
+    of_classes = np.where(np.arange(10) == 3, 4.0, 10 / counts / (1 / counts).sum()).astype(np.float32)
+    kernel, bias, _, _ = probe.choose(seen["train"].values, labels, None, 10, (1e-3,), of_classes[labels])
+    made = state.params["classifier"]
+    # Class weights in float32, as in training.
+    np.testing.assert_allclose(made["kernel"], kernel, atol=1e-4 * np.abs(kernel).max())
+    less = 2 * np.log(counts / counts.sum())
+    np.testing.assert_allclose(made["bias"], bias - less, atol=1e-4 * np.abs(bias).max())
+    plain = probe.choose(seen["train"].values, labels, None, 10, (1e-3,))[0]
+    assert np.abs(plain - kernel).max() > 1e-2 * np.abs(kernel).max()
+    assert "in training alone: config.task.focal_gamma" in told[-1]
+    skipping = dataclasses.replace(config, init=dataclasses.replace(init, skip=("classifier/.*",)))
+    with pytest.raises(UserError, match=r"config\.init\.skip='classifier/\.\*' keeps the classifier as it was drawn"):
+        starting.of(skipping, found.spec, splits, None)
 
 
 def test_a_run_may_start_from_the_classifier_that_fits_what_its_network_sees(run, seen, tmp_path, capsys):

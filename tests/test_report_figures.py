@@ -6,7 +6,7 @@ import json
 import pytest
 from PIL import Image
 
-from jaxcnn.reporting import detectors, more_figures, settings, write
+from jaxcnn.reporting import detectors, more_figures, screening, settings, write
 from jaxcnn.reporting.detectors import has_curves
 from jaxcnn.reporting.findings import find
 from jaxcnn.reporting.read import read
@@ -150,6 +150,28 @@ def test_a_report_of_a_detector_has_its_classes_with_background_and_precision_ov
     names = {path.name.split("-")[0] for path in (tmp_path / "out" / "plots").glob("*.svg")}
     assert {"precision", "confusion"} <= names
     assert "AP50 %" in page
+
+
+def test_a_report_of_screening_draws_sensitivity_over_false_alarms_and_precision_over_recall(tmp_path):
+    rising, path = [round(k / 100, 2) for k in range(101)], tmp_path / "a" / "test.json"
+    folders.write_run(tmp_path / "a", confusion=[[9, 1], [0, 10]])
+    figures = json.loads(path.read_text())
+    of_class = {"roc": rising, "precision": rising[::-1]}
+    sound = {"healthy": of_class, "<b>ill": of_class}
+    for told, drawn in (
+        (sound, True),
+        ({"ill": {"roc": rising}}, False),
+        ({"ill": {"roc": rising[1:], "precision": rising}}, False),
+        (["x"], False),
+    ):
+        folders.write_json(path, figures | {"screening_curves": told})
+        (family,) = find(read([tmp_path])).families
+        assert screening.has_curves(family) == drawn
+    folders.write_json(path, figures | {"screening_curves": sound})
+    remarks = write.report([tmp_path], tmp_path / "out", command="report")
+    assert not [remark for remark in remarks if "could not be drawn" in remark]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Sensitivity over false alarms" in page and "&lt;b&gt;ill: area" in page and "healthy: area" not in page
 
 
 def test_curves_and_matrices_that_somebody_changed_are_left_out(tmp_path):

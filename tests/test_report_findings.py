@@ -351,8 +351,10 @@ def test_what_networks_cost_is_told_where_their_parameters_differ(tmp_path):
             folder = folders.write_run(tmp_path / f"{attention}{seed}", model__attention=attention, seed=seed)
             summary = json.loads((folder / "summary.json").read_text())
             summary |= {"parameters": parameters, "training_flops_per_image": 1.5e6}
+            summary |= {"training_working_bytes": 3 * 2**20} if attention == "se" else {}
             folders.write_json(folder / "summary.json", summary)
     table = contents.tables(of(tmp_path))["costs"]
     rows = {row[table.columns.index("setting")].text: [cell.text for cell in row] for row in table.rows}
-    assert rows["attention se"][-3:-1] == ["1,234", "1.5 M"] and rows["attention none"][-3:-1] == ["1,000", "1.5 M"]
+    assert rows["attention se"][-4:-1] == ["1,234", "1.5 M", "3.0 MiB"]
+    assert rows["attention none"][-4:-2] == ["1,000", "1.5 M"] and "MiB" not in rows["attention none"][-2]
     assert "costs" not in contents.tables(of(tmp_path / "se0", tmp_path / "se1"))

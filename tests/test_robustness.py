@@ -3,13 +3,15 @@
 import colorsys
 import io
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcnn.config import UserError
+from jaxcnn.config import Data, UserError
 from jaxcnn.data.corruptions import EXTRA, KINDS, corrupt
+from jaxcnn.data.source import open_splits
 from jaxcnn.train import robustness, trained
 from tests import digits, runs, small
 
@@ -90,6 +92,47 @@ def test_images_are_left_out_by_the_first_column_of_a_file(tmp_path):
         file.write_text(text)
         with pytest.raises(UserError, match=message):
             robustness.kept(5, file, 0)
+
+
+def test_votes_in_another_order_than_the_images_are_refused_and_noisy_ones_are_not(tmp_path):
+    rng = np.random.default_rng(0)
+    split = open_splits(Data(source="digits", val_examples=200)).test
+    file, labels = tmp_path / "votes.npy", split.targets
+    votes = rng.multinomial(51, np.full(10, 0.05) + 0.5 * np.eye(10)[labels])
+
+    def read(given):
+        np.save(file, given)
+        return robustness.read_votes(file, split)
+
+    np.testing.assert_array_equal(read(votes), votes)
+    wrong = rng.random(len(split)) < 0.4  # as CIFAR-10N's worse labels
+    noisy = np.where(wrong, rng.integers(0, 10, len(split)), labels)
+    read(np.eye(10)[noisy])
+    for other in (votes[rng.permutation(len(votes))], np.roll(votes, 1, axis=1)):
+        with pytest.raises(
+            UserError, match=r"the label of only \d+\.\d% of the images, by chance of (9|10)\.\d%"
+        ) as caught:
+            read(other)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"--votes is for runs of config\.task\.name='classification'"):
+        robustness.read_votes(file, SimpleNamespace(targets=np.zeros((4, 2), np.float32)))
+
+
+def test_only_images_that_are_damaged_must_have_8_bits():
+    headline = SimpleNamespace(name="top1_accuracy")
+    network = SimpleNamespace(
+        spec=SimpleNamespace(task=SimpleNamespace(evaluation=SimpleNamespace(headline=headline))),
+        evaluate=lambda split, batch_size: {"top1_accuracy": 0.5, "loss": 1.0},
+    )
+    split = SimpleNamespace(dtype=np.dtype(np.uint16), image_shape=(8, 8, 3))
+    assert [each.value for each in robustness.measure(network, split, [], [1], 0)] == [0.5]
+    with pytest.raises(UserError, match="images of 8 bits, grey or RGB; this run has others: give --corruptions=none"):
+        list(robustness.measure(network, split, ["fog"], [1], 0))
+
+
+def test_lists_of_indices_are_said_to_be_of_another_order_in_sets_of_tensorflow():
+    for title, told in (("tfds:cifar10:3.0.2 test", True), ("npz:cifar10.npz test", False)):
+        assert bool(robustness.remark_on_order(SimpleNamespace(description=title))) == told
 
 
 @pytest.fixture(scope="module")

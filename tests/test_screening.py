@@ -37,6 +37,24 @@ def test_areas_precision_kappa_and_brier_score_are_scikit_learns(classes):
     assert low < figures["macro_auroc"] < high
 
 
+@pytest.mark.parametrize("classes", [2, 4])
+def test_curves_are_the_best_points_of_those_of_scikit_learn(classes):
+    logits, labels = made(classes)
+    names = tuple("abcd"[:classes])
+    probabilities = special.softmax(logits.astype(np.float64), axis=-1)
+    found = screening.curves(probabilities, labels, names)
+    at = np.arange(101) / 100
+    for k, name in enumerate(names):
+        alarms, sensitivities, _ = reference.roc_curve(labels == k, probabilities[:, k], drop_intermediate=False)
+        wanted = [sensitivities[alarms <= x + 1e-9].max() for x in at]
+        np.testing.assert_allclose(found[name]["roc"], wanted, atol=1e-4)  # rounded to four digits
+        precisions, recalls, _ = reference.precision_recall_curve(labels == k, probabilities[:, k])
+        wanted = [precisions[:-1][recalls[:-1] >= x - 1e-9].max() for x in at]  # its last point is no threshold's
+        np.testing.assert_allclose(found[name]["precision"], wanted, atol=1e-4)
+    assert screening.curves(probabilities, np.zeros(len(labels), int), names) == {}
+    assert screening.curves(np.zeros((2, 21)), np.array([0, 1]), tuple(map(str, range(21)))) == {}
+
+
 def test_the_interval_of_delong_is_that_of_all_pairs_written_out():
     logits, labels = made(2, 60)
     scores, own = logits[:, 1].astype(np.float64), labels == 1

@@ -8,7 +8,7 @@ import pytest
 from jaxcnn import config as configs
 from jaxcnn.config import ConfigError, UserError
 from jaxcnn.data.source import open_splits
-from jaxcnn.train import seals, soup, starting, trained
+from jaxcnn.train import same_data, seals, soup, starting, trained
 from tests import digits
 
 
@@ -41,11 +41,12 @@ def same(one, other) -> bool:
     return one.keys() == other.keys() and all(np.array_equal(one[key], other[key]) for key in one)
 
 
-def start_of(folders, **init):
+def start_of(folders, data=None, **init):
     """The start that a run takes from these folders."""
-    config = digits.config(init=configs.Init(source=f"workdirs:{','.join(map(str, folders))}", **init))
+    changes = {"init": configs.Init(source=f"workdirs:{','.join(map(str, folders))}", **init), "data": data or {}}
+    config = digits.config(**changes)
     splits = open_splits(config.data, config.task)
-    return starting._read(config.init, config.model, splits)
+    return starting._read(config, splits)
 
 
 def test_the_uniform_average_is_the_mean_of_every_array_and_its_ends_are_exact(folders, arrays):
@@ -82,12 +83,34 @@ def test_the_line_takes_its_best_point_on_validation(folders, networks, arrays, 
     assert f"share of the second run {np.argmax(figures) / 10:g}" in start.remarks[0]
 
 
+def test_runs_that_may_have_learnt_from_the_validation_split_do_not_decide_on_it(folders):
+    for data in ({"split_seed": 1}, {"val_examples": 150}, {"stratify": True}, {"folds": 4}):
+        for average in ("greedy", "line"):
+            with pytest.raises(UserError, match="first may have learnt from these images") as caught:
+                start_of(folders, data, average=average)
+            assert "\n" not in str(caught.value)
+    assert start_of(folders, {"split_seed": 1}).arrays
+    facts = {"splits": {"train": "a"}, "labels_crc32": {}, "content": {"train": "1"}}
+    ours = {"splits": {"train": "b", "val": "b (9 held out)"}, "labels_crc32": {"val": 3}, "content": {"train": "1"}}
+    assert same_data.may_have_learnt(facts, ours)  # protocol=full
+    assert not same_data.may_have_learnt(facts | {"content": {"train": "2"}}, ours)  # another set
+    assert not same_data.may_have_learnt(ours, ours)
+
+
 def test_runs_that_cannot_be_mixed_are_refused_in_one_line(folders, networks, arrays, val):
     other = {**arrays[0], "params/conv1/kernel": np.zeros((3, 3, 1, 9), np.float32)}
     renamed = dataclasses.replace(networks[1], class_names=tuple("abcdefghij"))
+    gelu = configs.from_config_dict(configs.to_dict(digits.config(model={"activation": "gelu"})))
     shifted = dataclasses.replace(networks[1].constants, mean=networks[1].constants.mean + 1)
     for networks_, arrays_, val_, way, words in (
         (networks, (arrays[0], other), val, "uniform", "b has other arrays than a"),
+        (
+            (networks[0], dataclasses.replace(networks[1], config=gelu)),
+            arrays,
+            val,
+            "uniform",
+            r"b has another config\.model\.activation than a",
+        ),
         ((networks[0], renamed), arrays, val, "uniform", "b has other classes than a"),
         (
             (networks[0], dataclasses.replace(networks[1], constants=shifted)),

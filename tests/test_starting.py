@@ -10,15 +10,15 @@ import pytest
 from safetensors.numpy import save_file
 
 from jaxcnn import config as configs
-from jaxcnn.config import ConfigError, UserError
+from jaxcnn.config import ConfigError, UserError, networks
 from jaxcnn.data.batch import Constants
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn import programs
 from jaxcnn.learn.state import make_hyper
 from jaxcnn.machine import extras
 from jaxcnn.machine import mesh as meshes
-from jaxcnn.train import exported, normalization, session, setup, starting, trained, workdir
-from jaxcnn.weights import released
+from jaxcnn.train import exported, normalization, same_network, session, setup, starting, trained, workdir
+from jaxcnn.weights import hub, released
 from tests import digits, runs, small
 
 
@@ -146,6 +146,78 @@ def test_a_workdir_of_another_network_tells_the_flags_of_its_own(before):
         started(other)
 
 
+ANOTHER = {  # a value of each option that is not a number or a truth value
+    **{"name": "vgg11", "form": "imagenet", "channels": (("conv1", 7),), "head": "dense4096", "activation": "gelu"},
+    **{"pooling": "mean", "colours": "grey", "class_agnostic": "boxes", "dtype": "bfloat16", "shortcut": "pooled"},
+    **{"stage_blocks": (1, 1, 1), "stage_channels": (1, 1, 1), "stage_kernels": (5, 5, 5), "attention": "se"},
+    **{"attention_place": "stage", "attention_stages": (1,)},
+}
+
+
+@pytest.mark.parametrize("group", ["model", "norm"])
+def test_every_option_of_a_network_counts_when_weights_start_it_but_those_named_as_without_effect(group):
+    """A new field counts, too, unless it is named."""
+    config = small.config()
+    fields = dataclasses.fields(getattr(config, group))
+    for field in fields:
+        value = getattr(getattr(config, group), field.name)
+        other = "group" if field.name == "name" and group == "norm" else ANOTHER.get(field.name)
+        other = (not value if isinstance(value, bool) else value + 1) if other is None else other
+        there = same_network.options(config)
+        there[group] |= {field.name: other}
+        differ = networks.differing(config.model, config.norm, json.loads(json.dumps(there)))
+        named = f"{group}.{field.name}"
+        assert list(differ) == ([] if named in networks.OF_TRAINING else [named])
+    known = {f"{group}.{field.name}" for field in fields}
+    named = {name for name in (*networks.OF_TRAINING, *networks.BY_CHOICE) if name.startswith(f"{group}.")}
+    assert named <= known
+
+
+def test_weights_start_no_network_that_computes_otherwise_with_the_same_arrays(before):
+    splits = open_splits(digits.config().data)
+    for source in sources(before):
+        for group, option, value, flag in (
+            ("model", "activation", "gelu", r"--config\.model\.activation=relu"),
+            ("model", "pooling", "mean", r"--config\.model\.pooling=max"),
+            ("norm", "epsilon", 1e-3, r"--config\.norm\.epsilon=1e-05"),
+        ):
+            changes = {group: {option: value}}
+            with pytest.raises(UserError, match=f"has another network; set {flag}, or --config.init.partial=True"):
+                starting._read(digits.config(init={"source": source}, **changes), splits)
+        changes = {"model": {"activation": "gelu"}, "norm": {"epsilon": 1e-3, "momentum": 0.5}}
+        start = starting._read(digits.config(init={"source": source, "partial": True}, **changes), splits)
+        lines = ("trained with model.activation=relu, here gelu", "trained with norm.epsilon=1e-05, here 0.001")
+        assert start.remarks == lines
+
+
+def test_what_is_often_set_anew_is_told_and_an_option_that_a_network_cannot_have_is_named():
+    resnet = small.config(model={"name": "resnet18", "width": 0.125, "last_stride": 1})
+    there = same_network.options(resnet)
+    ours = dataclasses.replace(resnet, model=dataclasses.replace(resnet.model, last_stride=2, dropout=0.5))
+    assert same_network.check(ours, "w", there) == ["trained with model.last_stride=1, here 2"]
+    assert same_network.check(ours, "w", {"model": "resnet18"}) == []
+    there = same_network.options(small.config(model={"name": "resnet18", "width": 1.0, "activation": "gelu"}))
+    there["model"]["form"] = "imagenet"
+    detector = small.config(model={"name": "yolo_resnet18", "width": 1.0}, task={"name": "detection"})
+    with pytest.raises(UserError, match=r"config\.model\.activation=gelu, which yolo_resnet18 cannot have"):
+        same_network.check(detector, "w", there)
+    with pytest.raises(UserError, match=r"its config\.model\.channels is that of runs/a/config\.json, 1 layer; set"):
+        there = same_network.options(small.config(model={"channels": (("conv1", 7),)}))
+        same_network.check(small.config(), "workdir:runs/a", there)
+    plain = small.config(model={"name": "vgg11", "batch_norm": False}, norm={"epsilon": 1e-3})
+    assert same_network.check(plain, "w", same_network.options(plain) | {"norm": {"epsilon": 1e-5}}) == []
+
+
+def test_weights_of_networks_of_tensorflow_need_its_epsilon():
+    config = small.config(model={"name": "efficientnet_lite0", "width": 1.0})
+    with pytest.raises(UserError, match=r"names of lukemelas .* set --config\.norm\.epsilon=0\.001"):
+        same_network.check_epsilon(config, "file:w", "lukemelas")
+    for other in ({"norm": {"epsilon": 1e-3}}, {"init": {"source": "file:w", "partial": True}}):
+        same_network.check_epsilon(small.config(model={"name": "efficientnet_lite0"}, **other), "file:w", "lukemelas")
+    same_network.check_epsilon(config, "file:w", "jaxcnn")
+    assert hub._facts({"architecture": "tf_efficientnet_lite0"}) == {"norm": '{"epsilon": 0.001}'}
+
+
 @pytest.mark.parametrize(
     ("groups", "words"),
     [
@@ -199,5 +271,6 @@ def test_an_exported_file_has_what_its_user_must_know_and_a_wrong_naming_is_one_
         facts = file.metadata()
     assert json.loads(facts["image_shape"]) == [8, 8, 1] and len(json.loads(facts["class_names"])) == 10
     assert json.loads(facts["model"])["name"] == "cnn" and float(facts["norm_epsilon"]) == 1e-5
+    assert json.loads(facts["norm"])["epsilon"] == 1e-5
     code, output = runs.run(*flags, module="jaxcnn.export")
     assert code == 2 and "--names=torchvision: it has no network 'cnn' of this form" in output

@@ -3,7 +3,7 @@
     python -m jaxcnn.sweep --config=configs/sweeps/attention.py --workdir=runs/attention
 
 Each at the place and with the ratio of its paper, three seeds. The report has accuracy beside parameters,
-floating-point operations and time, and says which differences are larger than the spread over seeds.
+floating-point operations, memory and time, and says which differences are larger than the spread over seeds.
 
 Variants for two CPU cores, on the handwritten digits with the small CNN: `:smoke`, a few steps, in minutes; `:digits`,
 15 epochs at full width.

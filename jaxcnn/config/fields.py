@@ -228,7 +228,9 @@ class Init:
         0.0  # head="fitted": of half the squared kernel, for features of deviation 1; 0: the best on validation
     )
     skip: tuple[str, ...] = ()  # patterns of parameters, as in optim.layers, that keep their drawn values
-    partial: bool = False  # arrays of other shapes give the part that fits, and what is missing keeps its drawn values
+    partial: bool = (
+        False  # start another network: arrays give the part that fits, and what is missing keeps its drawn values
+    )
     checkpoint: str = "tested"  # workdir: tested (as its test), last, best (on validation) or a step
     weights: Literal["auto", "last", "ema"] = "auto"  # workdir: of the step, or their average; auto: as in its test
     half: bool = False  # accept float16 and bfloat16

@@ -1,6 +1,8 @@
 """The options of `config.model` that each of our networks reads, as data: the networks themselves are not imported."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from jaxcnn.config.fields_of_networks import Model, Norm
 
@@ -75,6 +77,12 @@ STAGES = {
 BETWEEN_STAGES = ("bam", "nonlocal")  # attention that its paper puts there; the others into each block
 WITH_BATCH_NORM = ("bam", "nonlocal", "coordinate")  # attention that has BatchNorm of its own
 BRANCHED = (*RESNET, *CIFAR_RESNET, *INVERTED)
+# What given weights compute from an image does not depend on these options. Classes are fitted by their names.
+OF_TRAINING = (
+    *("model.num_classes", "model.dropout", "model.stochastic_depth", "model.dtype", "model.zero_init_residual"),
+    *("norm.momentum", "norm.group_size"),
+)
+BY_CHOICE = ("model.last_stride",)  # it does on these, which are often set anew for images of another size
 
 
 def readers(option: str) -> tuple[str, ...]:
@@ -100,6 +108,38 @@ def backbone_of(model: Model) -> Model | None:
     if name is None:
         return None
     return dataclasses.replace(model, name=name, form="imagenet", class_agnostic=Model.class_agnostic)
+
+
+def differing(model: Model, norm: Norm, there: Mapping[str, Any]) -> dict[str, Any]:
+    """The options in which a network computes otherwise than the one that weights are of, with the values of that one.
+
+    All fields but those of OF_TRAINING count, so a new field does, too.
+
+    Args:
+      model: the network.
+      norm: its normalisation, which does not count in networks without.
+      there: "model" and "norm" of the other network, as in `config.json`; fields that are missing are not compared.
+
+    Returns:
+      values by option, such as {"model.activation": "gelu"}.
+    """
+    has_norm = norm.name != "batch" or has_batch_norm(model, norm)
+    differ = {}
+    groups: dict[str, Model | Norm] = {"model": model} | ({"norm": norm} if has_norm else {})
+    for group, own in groups.items():
+        theirs = there.get(group)
+        for field in dataclasses.fields(own):
+            name = f"{group}.{field.name}"
+            if not isinstance(theirs, Mapping) or field.name not in theirs or name in OF_TRAINING:
+                continue
+            if _plain(theirs[field.name]) != _plain(getattr(own, field.name)):
+                differ[name] = theirs[field.name]
+    return differ
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: lists in place of tuples."""
+    return [_plain(each) for each in value] if isinstance(value, tuple | list) else value
 
 
 def has_batch_norm(model: Model, norm: Norm) -> bool:

@@ -26,6 +26,7 @@ class Selection:
     part_targets: tuple[Any, ...]  # of all examples of each part
     part: Int64[np.ndarray, " n"]  # the part that each example belongs to
     place: Int64[np.ndarray, " n"]  # its index in that part
+    bases: tuple[str, ...]  # the name of each part in its set
     targets: Any = dataclasses.field(init=False)
     image_shape: tuple[int, int, int] = dataclasses.field(init=False)
     dtype: np.dtype = dataclasses.field(init=False)
@@ -114,12 +115,24 @@ class Selection:
     def take(self, chosen: Indices, name: str, description: str) -> "Selection":
         """The examples at indices `chosen` as a new split."""
         part, place = self.part[chosen], self.place[chosen]
-        return Selection(name, description, self.class_names, self.kind, self.parts, self.part_targets, part, place)
+        of_parts = self.parts, self.part_targets, part, place, self.bases
+        return Selection(name, description, self.class_names, self.kind, *of_parts)
 
 
 def name_of(split: Split, index: int) -> str:
     """The file or record of an example of any split, or its index."""
     return split.name_of(index) if isinstance(split, Selection) else f"image {index}"
+
+
+def name_in_set(split: Split, index: int) -> str:
+    """The file or record of an example of any split, or its index with the name of its base split, as "train image 7".
+
+    Other than `name_of`, it never gives two examples of a set one name.
+    """
+    if not isinstance(split, Selection):
+        return f"{split.name} image {index}"
+    part = int(split.part[index])
+    return split.name_of(index) if split.parts[part].name else f"{split.bases[part]} {split.name_of(index)}"
 
 
 def groups_of(split: Split) -> Groups | None:

@@ -224,7 +224,8 @@ class _Cutter:
             self.kind.read(part.labels, self.source.title, base) for part, base in zip(parts, bases, strict=True)
         )
         description = f"{self.source.title} {expression}"
-        return Selection(name, description, self.source.class_names, self.kind, parts, targets, which, place), resolved
+        of_parts = parts, targets, which, place, tuple(bases)
+        return Selection(name, description, self.source.class_names, self.kind, *of_parts), resolved
 
     def _examples(self, base: str) -> Examples:
         if base not in self.opened:

@@ -13,6 +13,7 @@ from jaxtyping import Num, UInt8
 
 from jaxcnn.config import UserError
 from jaxcnn.data.batch import Split
+from jaxcnn.data.selection import name_of
 from jaxcnn.explain.given import Given, full_name
 from jaxcnn.explain.subject import Subject
 from jaxcnn.train import features, mistakes
@@ -61,17 +62,21 @@ def nearest(subject: Subject, given: Given, count: int, most: int, seed: int) ->
     split, trained = subject.splits.train, subject.trained
     places = np.sort(np.random.Generator(np.random.PCG64(seed)).permutation(len(split))[:most])
     among = features.of_split(trained, split, places=places)
-    found, similar = features.nearest(features.of_pixels(trained, given.pixels), among.values, count + 1)
+    named: dict[str, list[int]] = {}
+    for row, place in enumerate(places):
+        named.setdefault(full_name(split, int(place)), []).append(row)
+    itself = [named.get(name, []) for name in given.names]
+    found = features.nearest(features.of_pixels(trained, given.pixels), among.values, count, itself)
     targets, names = trained.spec.task.targets, subject.class_names
     made = []
-    for name, rows, each in zip(given.names, found, similar, strict=True):
-        wanted = [k for k, row in enumerate(rows) if full_name(split, int(places[row])) != name][:count]
-        rows, each = rows[wanted], each[wanted]
+    for rows, each in zip(*found, strict=True):
         own = targets.whole(jax.tree.map(lambda leaf, rows=rows: np.asarray(leaf)[rows], among.targets))
         words = targets.captions(own, names, WIDTH)
         pixels: Num[np.ndarray, "k h w c"] = _read(split, places[rows])
         told = zip(rows, mistakes.as_rgb(pixels), words, each, strict=True)
-        made.append([Alike(among.names[row], image, word, float(value)) for row, image, word, value in told])
+        made.append(
+            [Alike(name_of(split, int(places[k])), image, word, float(value)) for k, image, word, value in told]
+        )
     return made
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jaxcnn.reporting import labels, sizes
+from jaxcnn.reporting import labels, screening, sizes
 from jaxcnn.reporting.classes import confusions
 from jaxcnn.reporting.classes import names as class_names
 from jaxcnn.reporting.detectors import has_curves, how, of_setting, precision_recall
@@ -72,6 +72,9 @@ def charts(findings: Findings) -> Iterator[functools.partial[Plot]]:
     for family in findings.families:
         if has_curves(family):
             yield make(precision_recall, family)
+    for family in findings.families:
+        if screening.has_curves(family):
+            yield make(screening.both, family)
 
 
 def _wrapped(told: str, width: int = 30) -> str:

@@ -1,4 +1,4 @@
-"""The costs of settings with different networks: parameters, operations and time beside the figure that decides."""
+"""The costs of settings with different networks, beside the figure that decides."""
 
 from jaxcnn.reporting import labels
 from jaxcnn.reporting.findings import Findings
@@ -6,6 +6,7 @@ from jaxcnn.reporting.settings import Setting
 from jaxcnn.reporting.tables import Cell, Table, number, text
 
 PARAMETERS, OPERATIONS = "parameters", "training_flops_per_image"
+MEMORY = "training_working_bytes"
 
 
 def table(findings: Findings) -> Table:
@@ -18,12 +19,14 @@ def table(findings: Findings) -> Table:
             text(setting.dataset), text(setting.architecture), text(setting.described),
             number(validation.mean if validation else None, labels.percent_spread(validation)),
             _count(_of(setting, PARAMETERS), 1, ""), _count(_of(setting, OPERATIONS), 1e6, " M"),
+            _count(_of(setting, MEMORY), 2**20, " MiB"),
             number(seconds.mean if seconds else None, labels.seconds_spread(seconds)),
         ])  # fmt: skip
-    columns = ["data", "network", "setting", "validation %", "parameters", "FLOP per image", "training"]
+    columns = ["data", "network", "setting", "validation %", "parameters", "FLOP per image", "memory", "training"]
     notes = [
         "FLOP per image: of a training step, forward and backward, divided by its images, as XLA counts them before "
-        "optimisation. “Is the difference real?” says which differences exceed the spread over seeds."
+        "optimisation. Memory: the most that a step works with on one device, beside weights, optimiser and images, as "
+        "XLA plans it. “Is the difference real?” says which differences exceed the spread over seeds."
     ]
     return Table("costs", "What the networks cost", columns, rows, frozenset(columns[3:]), notes)
 

@@ -28,7 +28,7 @@ OF_TASKS = {  # for runs without a summary; `jaxcnn.tasks` itself is not importe
 }
 OF_SUMMARY = (
     "parameters", "steps", "epochs", "global_batch_size", "val_last", "images_per_second", "train_seconds",
-    "wall_seconds", "compile_seconds", "starts", "training_flops_per_image",
+    "wall_seconds", "compile_seconds", "starts", "training_flops_per_image", "training_working_bytes",
 )  # fmt: skip
 OF_SCALING = (
     "devices", "images_per_second", "speedup", "efficiency", "compute_seconds", "communication_seconds",

@@ -18,6 +18,8 @@ QUANTILE = 1.959963984540054  # quantile of the normal distribution: 95 % lie wi
 RESAMPLES = 1000  # resamples of the bootstrap
 MOST_RESAMPLED = 2**20  # largest number of probabilities in a split that is resampled, which takes seconds
 MOST_TOLD = 3  # largest number of classes in a line of text
+MOST_DRAWN = 20  # largest number of classes with curves
+STEPS = 101  # points of a curve, from 0 to 1
 
 
 def thresholds(probabilities: np.ndarray, labels: np.ndarray, specificity: float) -> list[float | None]:
@@ -65,7 +67,34 @@ def figures(
         if len(names) == 2
         else macro_interval(probabilities, labels),
         "screening": by_class,
+        "screening_curves": curves(probabilities, labels, names),
     }
+
+
+def curves(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> dict[str, dict[str, list[float]]]:
+    """The curves of each class, rounded to four digits; of no class where there are more than MOST_DRAWN.
+
+    "roc" is the highest sensitivity at each share of false alarms (1 - specificity) or below it, "precision" the
+    highest precision at each recall or above it; shares and recalls are 0, 0.01, …, 1. A class without examples, or
+    without others, has none.
+    """
+    found = {}
+    for k, name in enumerate(names if len(names) <= MOST_DRAWN else ()):
+        own = labels == k
+        if own.any() and not own.all():
+            found[name] = _curves(probabilities[:, k], own)
+    return found
+
+
+def _curves(scores: np.ndarray, own: np.ndarray) -> dict[str, list[float]]:
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.diff(scores[order]) != 0, True)  # of each group of equal scores, which are found together
+    right, wrong = np.cumsum(own[order])[last], np.cumsum(~own[order])[last]
+    at = np.linspace(0, 1, STEPS)
+    sensitivity = np.append(0, right / own.sum())[np.searchsorted(wrong, at * (~own).sum() + 1e-9, "right")]
+    best_from = np.maximum.accumulate((right / (right + wrong))[::-1])[::-1]
+    precision = best_from[np.searchsorted(right, at * own.sum() - 1e-9, "left")]
+    return {"roc": sensitivity.round(4).tolist(), "precision": precision.round(4).tolist()}
 
 
 def auroc(scores: np.ndarray, own: np.ndarray) -> tuple[float | None, list[float] | None]:

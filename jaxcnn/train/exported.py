@@ -40,6 +40,7 @@ def facts(trained: Trained) -> dict[str, str]:
         "class_names": list(trained.class_names),
         "image_shape": list(trained.spec.image_shape),
         "model": to_dict(config)["model"],
+        "norm": to_dict(config)["norm"],
         "norm_epsilon": config.norm.epsilon,
         "step": trained.step,
     }

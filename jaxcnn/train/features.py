@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, Num
 from jaxcnn.config import UserError
 from jaxcnn.data.batch import Split
 from jaxcnn.data.decode import Unreadable
-from jaxcnn.data.selection import name_of
+from jaxcnn.data.selection import name_in_set
 from jaxcnn.machine import npz_arrays
 from jaxcnn.machine.extras import need
 from jaxcnn.text import shown
@@ -22,6 +22,7 @@ from jaxcnn.train.trained import Trained
 
 SUFFIXES = (".npz", ".parquet")
 MOST_BYTES = 2**36  # largest size of the arrays in a file of features
+SAME = 1e-2  # greatest difference between features of one image, relative to the largest of them
 Rows = Float[np.ndarray, "n d"]
 
 
@@ -31,7 +32,7 @@ class Features:
 
     Attributes:
       values: float32 [n, d]; for a layer whose output is a map, all its values in one row.
-      names: file of each image, or its place in the set.
+      names: file of each image, or its base split and its place there.
       targets: the answers of the images of a split, with n as their first dimension; None for files.
       class_names: empty for files.
     """
@@ -58,7 +59,7 @@ def of_split(trained: Trained, split: Split, layer: str = "", places: Int[np.nda
     if places is not None:
         chosen, targets = places, jax.tree.map(lambda leaf: leaf[places], split.targets)
     values = _values(trained, len(chosen), lambda rows: split.read(chosen[rows]), layer)
-    return Features(values, tuple(name_of(split, int(k)) for k in chosen), targets, split.class_names)
+    return Features(values, tuple(name_in_set(split, int(k)) for k in chosen), targets, split.class_names)
 
 
 def of_pixels(trained: Trained, pixels: Num[np.ndarray, "n h w c"], layer: str = "") -> Rows:
@@ -155,23 +156,48 @@ def read(path: pathlib.Path) -> Features:
     return Features(values, names, labels, classes)
 
 
-def nearest(queries: Rows, among: Rows, count: int) -> tuple[Int[np.ndarray, "n count"], Float[np.ndarray, "n count"]]:
+def nearest(
+    queries: Rows, among: Rows, count: int, left_out: Sequence[Sequence[int]] = ()
+) -> tuple[list[Int[np.ndarray, " m"]], list[Float[np.ndarray, " m"]]]:
     """For each query, the indices of its nearest rows by cosine similarity, nearest first, and these similarities.
 
     Of equally similar rows, the first one counts as nearer. A row of zeros is similar to nothing (0).
+
+    Args:
+      queries: features.
+      among: the rows that are looked at.
+      count: of nearest rows; m is less if there are fewer.
+      left_out: for each query, the indices of rows that are not looked at; empty: all are.
     """
+    directions = _directions(among)
+    places: list[Int[np.ndarray, " m"]] = []
+    similar: list[Float[np.ndarray, " m"]] = []
+    for start in range(0, len(queries), predict.BATCH):
+        found = _directions(queries[start : start + predict.BATCH]) @ directions.T
+        for number, row in enumerate(found, start):
+            nearness = np.where(np.isnan(row), -np.inf, row)
+            absent = np.asarray(left_out[number] if left_out else (), np.int64)
+            nearness[absent] = -np.inf
+            wanted = min(count, len(row) - len(absent))
+            least = -np.partition(-nearness, wanted - 1)[wanted - 1] if wanted else np.inf
+            rows = np.setdiff1d(np.flatnonzero(nearness >= least), absent)
+            rows = rows[np.argsort(-nearness[rows], kind="stable")][:wanted]
+            places.append(rows)
+            similar.append(row[rows])
+    return places, similar
 
-    def unit(rows: Rows) -> Float[np.ndarray, "n d"]:
-        rows = rows.astype(np.float64)
-        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float64).tiny)
 
-    similar = unit(queries) @ unit(among).T
-    places = np.argsort(-similar, axis=1, kind="stable")[:, :count]
-    return places, np.take_along_axis(similar, places, axis=1)
+def _directions(rows: Rows) -> Float[np.ndarray, "n d"]:
+    """Rows of length 1, float64; those of zeros stay so."""
+    rows = rows.astype(np.float64)
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    return rows
 
 
 def neighbours(queries: Features, among: Features, count: int) -> list[dict[str, Any]]:
     """A mapping for each query: `{"file", "neighbours": [{"file", "similarity", "label"}]}`, without the image itself.
+
+    The image itself is what has its name and its features.
 
     Raises:
       UserError: the features of queries and candidates have different lengths.
@@ -181,20 +207,31 @@ def neighbours(queries: Features, among: Features, count: int) -> list[dict[str,
             f"--among has {among.values.shape[1]} features for an image, not {queries.values.shape[1]}; it is of "
             "another network or layer"
         )
+    named: dict[str, list[int]] = {}
+    for row, name in enumerate(among.names):
+        named.setdefault(name, []).append(row)
+    itself = [
+        [row for row in named.get(name, ()) if _same(values, among.values[row])]
+        for name, values in zip(queries.names, queries.values, strict=True)
+    ]
     told = among.class_names and among.targets is not None and among.targets.ndim == 1
-    results = []
-    for start in range(0, len(queries.names), predict.BATCH):
-        part = slice(start, start + predict.BATCH)
-        found = nearest(queries.values[part], among.values, count + 1)
-        for name, places, similar in zip(queries.names[part], *found, strict=True):
-            rows = [
+    found = nearest(queries.values, among.values, count, itself)
+    return [
+        {
+            "file": name,
+            "neighbours": [
                 {"file": among.names[k], "similarity": round(float(value), 6)}
                 | ({"label": among.class_names[among.targets[k]]} if told else {})
                 for k, value in zip(places, similar, strict=True)
-                if among.names[k] != name
-            ]
-            results.append({"file": name, "neighbours": rows[:count]})
-    return results
+            ],
+        }
+        for name, places, similar in zip(queries.names, *found, strict=True)
+    ]
+
+
+def _same(one: Float[np.ndarray, " d"], other: Float[np.ndarray, " d"]) -> bool:
+    """Whether two features are those of one image, computed in other batches."""
+    return float(np.abs(one - other).max(initial=0)) <= SAME * float(np.abs(other).max(initial=0))
 
 
 def in_words(result: dict[str, Any]) -> str:

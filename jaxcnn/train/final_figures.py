@@ -3,7 +3,7 @@
 import functools
 from typing import Any
 
-from jaxcnn.learn import executables, prune
+from jaxcnn.learn import executables, programs, prune
 from jaxcnn.learn.state import count_parameters
 from jaxcnn.machine.mesh import describe
 from jaxcnn.train import flops, summary
@@ -60,11 +60,11 @@ def _utilisation(session: Session, rate: float) -> dict[str, float | None]:
     """How much of each device the steps used on average: FLOP/s and bytes/s, and their shares of its peaks."""
     spec = session.spec
     costs = [_cost(made, session.mesh, session.loader.kind, session.steps_per_call) for _, made in spec.stages]
-    mean_flops, mean_bytes = (
-        None if None in of_step else spec.mean_step(of_step) for of_step in zip(*costs, strict=True)
-    )
+    *moved, working = zip(*costs, strict=True)
+    mean_flops, mean_bytes = (None if None in of_step else spec.mean_step(of_step) for of_step in moved)
     per_image = None if mean_flops is None else mean_flops * session.mesh.size / spec.global_batch_size
-    return {"training_flops_per_image": per_image} | flops.utilisation(
+    most = max((each for each in working if each is not None), default=None)
+    return {"training_flops_per_image": per_image, "training_working_bytes": most} | flops.utilisation(
         session.config,
         session.mesh.devices.flat[0].device_kind,
         rate / spec.global_batch_size,
@@ -75,10 +75,11 @@ def _utilisation(session: Session, rate: float) -> dict[str, float | None]:
 
 @functools.lru_cache(maxsize=16)  # runs in one process that share a program share this too
 def _cost(*step: Any) -> list[float | None]:
-    """FLOPs of one step and the bytes that it moves, for the arguments of `programs.train_step`."""
+    """FLOPs of a step, bytes that it moves and that it works with, for the arguments of `programs.train_step`."""
     return executables.kept_figures(_computed_cost, *step)
 
 
 def _computed_cost(*step: Any) -> list[float | None]:
     # A step whose program was kept by an earlier process was not traced yet; it is traced here, for its FLOPs.
-    return [flops.of_program(*step), flops.bytes_of_program(*step)]
+    working = flops.working_bytes(programs.train_step(*step))
+    return [flops.of_program(*step), flops.bytes_of_program(*step), working]

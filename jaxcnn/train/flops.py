@@ -1,4 +1,4 @@
-"""The FLOP/s and bytes/s of a step, and their shares of the peaks of known devices."""
+"""The FLOP/s, bytes/s and memory of a step, and the shares of the peaks of known devices."""
 
 import dataclasses
 from typing import Any
@@ -99,6 +99,18 @@ def step_bytes(compiled: jax.stages.Compiled) -> float | None:
     and cuBLAS may count as zero; the figure is then less than the traffic.
     """
     return _count(compiled, "bytes accessed")
+
+
+def working_bytes(compiled: jax.stages.Compiled) -> float | None:
+    """The most bytes of one device's memory that a step works with at once, as XLA plans; None if it does not say.
+
+    These are what the layers compute and its gradients; weights, state of the optimiser and images come on top.
+    """
+    try:
+        analysis: Any = compiled.memory_analysis()
+    except Exception:  # not every backend has one
+        return None
+    return float(getattr(analysis, "temp_size_in_bytes", 0)) or None
 
 
 def _count(spec: jax.stages.Lowered | jax.stages.Compiled, name: str) -> float | None:

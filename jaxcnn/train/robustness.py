@@ -1,4 +1,4 @@
-"""Measures a trained network on damaged images, by human votes, and on images that are not like training images."""
+"""Measures a trained network on damaged images, by human votes, and without images that are left out."""
 
 import dataclasses
 import pathlib
@@ -16,6 +16,7 @@ from jaxcnn.text import counted, markdown_table, save_picture
 from jaxcnn.train.trained import Trained
 
 CLEAR = 0.9  # share of the votes for the label, from which an image counts as clear
+LEAST = 0.25  # agreement of votes and labels, from 0 (as by chance) to 1 (always), below which their order differs
 
 
 def kept(count: int, leave_out: pathlib.Path | None, examples: int) -> Int[np.ndarray, " m"]:
@@ -53,8 +54,12 @@ def read_votes(path: pathlib.Path, split: Split) -> Float[np.ndarray, "n k"]:
     """The votes for the images of a split.
 
     Raises:
-      UserError: the file is not an array of numbers [n, k], or a row has no vote.
+      UserError: the file is not an array of numbers [n, k], a row has no vote, or votes and labels agree so rarely that
+        the images or classes must be in another order; or the task is not classification.
     """
+    labels = split.targets
+    if not isinstance(labels, np.ndarray) or labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise UserError("--votes is for runs of config.task.name='classification'")
     try:
         votes = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -64,7 +69,26 @@ def read_votes(path: pathlib.Path, split: Split) -> Float[np.ndarray, "n k"]:
         raise UserError(f"--votes={path} must be numbers of shape {shape}: the votes of each image for each class")
     if not (votes >= 0).all() or not (votes.sum(axis=1) > 0).all() or not np.isfinite(votes).all():
         raise UserError(f"--votes={path} must have numbers of at least 0, and a vote for each image")
+    first = votes >= votes.max(axis=1, keepdims=True)
+    share = float(first[np.arange(len(labels)), labels].mean())
+    by_chance = float(first.mean(axis=0) @ np.bincount(labels, minlength=shape[1])) / len(labels)
+    if share < by_chance + LEAST * (1 - by_chance):
+        raise UserError(
+            f"--votes={path}: the most voted class is the label of only {share:.1%} of the images, by chance of "
+            f"{by_chance:.1%}, so its rows or classes have another order than {split.description}; TensorFlow Datasets "
+            "have another order than the published files (config.data.source='npz:…' may keep theirs)"
+        )
     return votes.astype(np.float64)
+
+
+def remark_on_order(split: Split) -> str:
+    """A line for indices of images in the order of published files, if the split has another order; else empty."""
+    if not split.description.startswith("tfds:"):
+        return ""
+    return (
+        "--leave_out counts images in the order of TensorFlow Datasets, which is not that of the published files: "
+        "their lists of indices name other images"
+    )
 
 
 class Corrupted:
@@ -103,10 +127,12 @@ def measure(
     """Evaluate the network on the split, first undamaged (severity 0), then damaged in each way, one after another.
 
     Raises:
-      UserError: the images are not 8-bit, grey or RGB.
+      UserError: images are to be damaged that are not 8-bit, grey or RGB.
     """
-    if split.dtype != np.uint8 or split.image_shape[-1] not in (1, 3):
-        raise UserError("jaxcnn.robustness damages images of 8 bits, grey or RGB; this run has others")
+    if names and (split.dtype != np.uint8 or split.image_shape[-1] not in (1, 3)):
+        raise UserError(
+            "jaxcnn.robustness damages images of 8 bits, grey or RGB; this run has others: give --corruptions=none"
+        )
     headline = trained.spec.task.evaluation.headline
 
     def result(of: Split, name: str, severity: int) -> Result:

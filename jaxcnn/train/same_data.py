@@ -55,6 +55,20 @@ def differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     return ["images" if key == "content" else key for key in other if one.get(key) != other[key]]
 
 
+def may_have_learnt(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    """Whether a run with the facts `there` may have trained on images of the validation split of `here`.
+
+    It has not if it has the same validation split, or none of its images.
+    """
+
+    def of_val(facts: Mapping[str, Any]) -> tuple[Any, Any]:
+        return place.without_place(facts["splits"].get("val", "")), facts["labels_crc32"].get("val")
+
+    sets = [{*facts.get("content", {}).values()} for facts in (there, here)]
+    same_set = bool(sets[0] & sets[1]) or there["splits"].get("train") == here["splits"].get("train")
+    return of_val(there) != of_val(here) and same_set
+
+
 def remarks(there: Mapping[str, Any], splits: Splits, split: Split) -> list[str]:
     """A line for each kind of labels or images of a split that differs from those with which the run began."""
     other = []

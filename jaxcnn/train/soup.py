@@ -6,13 +6,15 @@ Running statistics of BatchNorm are averaged as the weights are.
 """
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from jaxcnn.config import UserError
 from jaxcnn.data.batch import Split
-from jaxcnn.train import seals
+from jaxcnn.data.source import Splits
+from jaxcnn.train import same_data, same_network, seals, workdir
 from jaxcnn.train.trained import Trained
 
 Arrays = Mapping[str, np.ndarray]
@@ -40,6 +42,7 @@ def mixed(
         if {key: value.shape for key, value in own.items()} != {key: value.shape for key, value in arrays[0].items()}:
             raise UserError(f"config.init.source: {name} has other arrays than {names[0]}; only equal networks mix")
         first = networks[0]
+        same_network.check_equal(name, network.config, names[0], first.config)
         if network.class_names != first.class_names:
             raise UserError(f"config.init.source: {name} has other classes than {names[0]}; only equal networks mix")
         pairs = ((network.constants.mean, first.constants.mean), (network.constants.std, first.constants.std))
@@ -59,6 +62,23 @@ def mixed(
         return evaluated(networks[0], of, val)
 
     return _greedy(names, networks[0], arrays, figure) if way == "greedy" else _line(networks[0], arrays, figure)
+
+
+def check_unseen(folder: pathlib.Path, way: str, splits: Splits) -> None:
+    """Refuse a run that may have trained on the validation split, on which "greedy" and "line" decide.
+
+    Args:
+      folder: the workdir of the run.
+      way: `config.init.average`.
+      splits: the splits of the run that starts from the average.
+    """
+    facts = workdir.read_data_facts(folder)
+    if way != "uniform" and splits.val is not None and same_data.may_have_learnt(facts, workdir.data_facts(splits)):
+        raise UserError(
+            f"config.init.average={way!r} decides on validation, and {folder} may have learnt from these images: its "
+            "validation split is another one. Set config.data as it has it (split_seed, val_examples, stratify, fold, "
+            "val_split, protocol), or --config.init.average=uniform"
+        )
 
 
 def _greedy(names: Sequence[str], network: Trained, arrays: Sequence[Arrays], figure: Callable[[Arrays], float]) -> Mix:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn import models
-from jaxcnn.config import Config, Init, Model, UserError, networks
+from jaxcnn.config import Config, Init, UserError
 from jaxcnn.config.open_names import foreign
 from jaxcnn.data.batch import Constants
 from jaxcnn.data.source import Splits
@@ -25,19 +25,14 @@ from jaxcnn.machine import json_text
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.machine.heartbeat import Cluster
 from jaxcnn.machine.paths import expand, separate
-from jaxcnn.text import counted, shown
-from jaxcnn.train import seals, soup, trained, workdir
+from jaxcnn.text import counted
+from jaxcnn.train import probe, same_network, seals, soup, trained, workdir
 from jaxcnn.train.normalization import Given
 from jaxcnn.train.setup import Setup
 from jaxcnn.weights import files, fit, hub, layout, released
 
 FILE = "init.json"
 MOST_TOLD = 8  # arrays with one reason that are listed one by one
-# Options of a network that change its arrays.
-_OF_ARRAYS = (
-    *("name", "form", "width", "channels", "head", "batch_norm", "colours", "class_agnostic"),
-    *("stage_blocks", "stage_channels", "stage_kernels"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +47,7 @@ class Start:
       normal: the mean and std that the network was trained with; None if not known.
       crc32: CRC-32 of all arrays.
       remarks: lines on how the weights were made.
+      norm_is_known: whether the source tells with which epsilon of BatchNorm they were trained.
     """
 
     source: str
@@ -61,6 +57,7 @@ class Start:
     normal: Given | None
     crc32: int
     remarks: tuple[str, ...] = ()
+    norm_is_known: bool = False
 
 
 def of(config: Config, spec: StepSpec, splits: Splits, cluster: Cluster | None) -> Start | None:
@@ -71,14 +68,17 @@ def of(config: Config, spec: StepSpec, splits: Splits, cluster: Cluster | None) 
     """
     if not config.init.source:
         return None
-    start = _read(config.init, config.model, splits)
+    start = _read(config, splits)
     if cluster is not None and len(set(cluster.gather(start.crc32))) > 1:
         raise UserError(f"config.init.source={config.init.source!r} has other weights on some hosts than on others")
     shapes = jax.eval_shape(
         lambda: network(spec).init(jax.random.key(0), jnp.zeros((1, *spec.image_shape), jnp.float32))
     )
     drawn = {key: np.broadcast_to(np.float32(0), leaf.shape) for key, leaf in seals.leaves(shapes)}
-    _fit(start, config, spec, splits, drawn)
+    fitted = _fit(start, config, spec, splits, drawn)
+    probe.check(config, head_of(spec))
+    if not start.norm_is_known:
+        same_network.check_epsilon(config, start.source, fitted.naming)
     return start
 
 
@@ -125,6 +125,7 @@ def begin(
     if folder is not None:
         rows = [dataclasses.asdict(row) for row in fitted.rows]
         kept = {"source": start.source, "crc32_of_arrays": start.crc32, "names": fitted.naming, "arrays": rows}
+        kept["remarks"] = list(start.remarks)
         workdir.write_sealed(folder / FILE, kept)
     return state
 
@@ -178,12 +179,13 @@ def describe(start: Start, fitted: fit.Fitted) -> list[str]:
     return lines
 
 
-def _read(init: Init, model: Model, splits: Splits) -> Start:
+def _read(config: Config, splits: Splits) -> Start:
+    init = config.init
     kind, _, place = init.source.partition(":")
     if kind == "workdir":
-        return _of_workdir(init, expand(place, "config.init.source="), model)[0]
+        return _of_workdir(config, expand(place, "config.init.source="))[0]
     if kind == "workdirs":
-        return _of_workdirs(init, [expand(each, "config.init.source=") for each in separate(place)], model, splits)
+        return _of_workdirs(config, [expand(each, "config.init.source=") for each in separate(place)], splits)
     facts: dict[str, str] = {}
     if kind == "hub":
         path, facts = hub.fetch(place)
@@ -191,27 +193,36 @@ def _read(init: Init, model: Model, splits: Splits) -> Start:
         path = released.find(place) if kind == "jaxcnn" else expand(place, "config.init.source=")
     arrays, told = files.read(path, init.half)
     facts |= told
-    _check_network(init, init.source, _fact(facts, "model"), model)
+    norm = _fact(facts, "norm") or {"epsilon": _fact(facts, "norm_epsilon")}  # older files tell the epsilon alone
+    known = isinstance(norm, dict) and norm.get("epsilon") is not None
+    remarks = same_network.check(
+        config, init.source, {"model": _fact(facts, "model"), **({"norm": norm} if known else {})}
+    )
     classes, normal = _facts(facts)
-    return Start(f"{kind}:{place}", init.names, arrays, classes, normal, _crc32(arrays))
+    return Start(f"{kind}:{place}", init.names, arrays, classes, normal, _crc32(arrays), tuple(remarks), known)
 
 
-def _of_workdirs(init: Init, folders: list[pathlib.Path], model: Model, splits: Splits) -> Start:
+def _of_workdirs(config: Config, folders: list[pathlib.Path], splits: Splits) -> Start:
+    init = config.init
     if len(folders) < 2 or (init.average == "line" and len(folders) > 2):
         wanted = "two folders" if init.average == "line" else "at least two folders"
         raise UserError(
             f"config.init.source={init.source!r:.200} needs {wanted} for config.init.average={init.average!r}"
         )
-    starts, networks = zip(*(_of_workdir(init, folder, model) for folder in folders), strict=True)
+    for folder in folders:
+        soup.check_unseen(folder, init.average, splits)
+    starts, networks = zip(*(_of_workdir(config, folder) for folder in folders), strict=True)
     names = [str(folder) for folder in folders]
     arrays, remarks = soup.mixed(names, networks, [start.arrays for start in starts], init.average, splits.val)
     what = f"{len(folders)} runs ({init.average})"
     first = starts[0]
-    return Start(what, layout.OURS, arrays, first.class_names, first.normal, _crc32(arrays), tuple(remarks))
+    told = (*first.remarks, *remarks)
+    return Start(what, layout.OURS, arrays, first.class_names, first.normal, _crc32(arrays), told, norm_is_known=True)
 
 
-def _of_workdir(init: Init, folder: pathlib.Path, model: Model) -> tuple[Start, trained.Trained]:
-    _check_network(init, f"workdir:{folder}", dataclasses.asdict(workdir.read_config(folder).model), model)
+def _of_workdir(config: Config, folder: pathlib.Path) -> tuple[Start, trained.Trained]:
+    init = config.init
+    remarks = same_network.check(config, f"workdir:{folder}", same_network.options(workdir.read_config(folder)))
     weights = "" if init.weights == "auto" else init.weights
     network, _ = trained.load(folder, init.checkpoint, weights, 1)
     arrays = seals.on_host(quantized.without_ranges(network.variables))
@@ -220,30 +231,8 @@ def _of_workdir(init: Init, folder: pathlib.Path, model: Model) -> tuple[Start, 
     )
     what = f"workdir:{folder} (step {network.step}, {network.weights} weights)"
     normal = (mean, std) if network.config.augment.normalize else None
-    return Start(what, layout.OURS, arrays, network.class_names, normal, _crc32(arrays)), network
-
-
-def _check_network(init: Init, source: str, there: Any, model: Model) -> None:
-    """Raise UserError if weights are of another network than the run's; `there` has the options of theirs, if known."""
-    if init.partial or not isinstance(there, dict):
-        return
-    backbone = networks.backbone_of(model)
-    if backbone is not None and there.get("name") == backbone.name:
-        model = backbone
-    theirs = {name: _plain(there[name]) for name in _OF_ARRAYS if name in there}
-    differ = [name for name, value in theirs.items() if value != _plain(getattr(model, name))]
-    if differ == ["channels"]:
-        raise UserError(
-            f"config.init.source={source} has another network: its config.model.channels differs; set that of "
-            f"{workdir.CONFIG} in the folder of its run"
-        )
-    if differ:
-        flags = " ".join(f"--config.model.{name}={shown(str(theirs[name]))}" for name in differ if name != "channels")
-        raise UserError(f"config.init.source={source} has another network; set {flags}")
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    crc32, classes = _crc32(arrays), network.class_names
+    return Start(what, layout.OURS, arrays, classes, normal, crc32, tuple(remarks), norm_is_known=True), network
 
 
 def _fact(facts: dict[str, str], name: str) -> Any:

@@ -49,9 +49,14 @@ def check(repository: str) -> None:
 
 
 def _facts(told: Any) -> dict[str, str]:
-    """The normalisation and the class names in a config of timm, as in the metadata of our files."""
+    """The normalisation and the class names in a config of timm, as in the metadata of our files.
+
+    Networks of timm whose names begin with "tf_" have TensorFlow's epsilon of BatchNorm.
+    """
     inner = told.get("pretrained_cfg", told)
     found = {name: inner[name] for name in ("mean", "std") if isinstance(inner.get(name), list)}
     if isinstance(labels := inner.get("label_names", told.get("label_names")), list):
         found["class_names"] = labels
+    if str(told.get("architecture", "")).startswith("tf_"):
+        found["norm"] = {"epsilon": 1e-3}
     return {name: json.dumps(value) for name, value in found.items()}
