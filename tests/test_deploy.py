@@ -32,6 +32,7 @@ NETWORKS = {  # each has what no other here has
     "efficientnet_lite0: depthwise, ReLU6": ({"name": "efficientnet_lite0", "form": "imagenet", "width": 0.25}, 32),
     "squeezenet1_1: joined channels": ({"name": "squeezenet1_1", "width": 0.125}, 18),
     "airbench_residual: GELU": ({"name": "airbench_residual", "width": 1 / 32}, 14),
+    **{each: ({"name": "alexnet", "width": 1 / 32, "attention": each}, 16) for each in attention.METHODS},
 }
 
 
