@@ -13,6 +13,7 @@ from absl import flags
 
 from benchmarks.compression_report import FORMS, KINDS
 from jaxcnn import command
+from jaxcnn.command import writable
 from jaxcnn.config import UserError
 
 RUNS = flags.DEFINE_list("runs", [], "The folder of the run, and that of the steps.")
@@ -27,6 +28,7 @@ def main() -> int:
     """Measure, and write the file; return the exit code."""
     if len(RUNS.value) != 2 or not OUT.value:
         raise UserError("give --runs=<folder of the run>,<folder of the steps> and --out=<file.json>")
+    writable.check_file(pathlib.Path(OUT.value))
     from jaxcnn.deploy import latency, runtimes, verify
     from jaxcnn.learn import executables
     from jaxcnn.machine import instructions

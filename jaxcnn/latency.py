@@ -25,7 +25,9 @@ from absl import flags
 
 from jaxcnn import command
 from jaxcnn.command import network as chosen
+from jaxcnn.command import unused, writable
 from jaxcnn.config import UserError
+from jaxcnn.machine import whole_files
 from jaxcnn.machine.paths import separate
 
 if TYPE_CHECKING:
@@ -57,6 +59,12 @@ def main() -> int:
         raise UserError(f"--batches={','.join(BATCHES.value)}: batch sizes are numbers from 1 to {MOST_BATCH}")
     if FILE.value and (IMAGES.value or not FINDING.value):
         raise UserError(f"--{'images' if IMAGES.value else 'nofinding'} is for --workdir=<folder of a run>")
+    if FILE.value:
+        unused.refuse(("checkpoint", "weights"), "is for --workdir=<folder of a run>")
+    if pathlib.Path(FILE.value).suffix != ".onnx":
+        unused.refuse(["runtime"], "is for --file=<file>.onnx")
+    if OUT.value:
+        writable.check_file(pathlib.Path(OUT.value))
     _limit(THREADS.value)
     from jaxcnn.deploy import latency, runtimes
 
@@ -96,7 +104,7 @@ def main() -> int:
     if peak is not None:
         print(f"at most {peak / 2**20:.0f} MiB of memory")
     if OUT.value:
-        pathlib.Path(OUT.value).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        whole_files.write(pathlib.Path(OUT.value), json.dumps(figures, indent=2) + "\n")
     return 0
 
 
