@@ -283,7 +283,11 @@ def test_the_commands_write_verify_and_time_a_file_and_tell_wrong_flags_in_one_l
         ("jaxcnn.export", ("--format=onnx", "--calibration=minmax"), "--calibration is for --quantize=int8; leave it"),
         ("jaxcnn.export", ("--format=onnx", "--names=timm"), "--names is for --format=safetensors, not onnx; leave"),
         ("jaxcnn.export", ("--format=onnx", "--split=test"), "--split is for --verify; leave it out"),
-        ("jaxcnn.export", ("--format=stablehlo", "--nofold"), "--fold is for --format=onnx, savedmodel, tflite or web,"),
+        (
+            "jaxcnn.export",
+            ("--format=stablehlo", "--nofold"),
+            "--fold is for --format=onnx, savedmodel, tflite or web,",
+        ),
         ("jaxcnn.latency", ("--batches=1,0",), "batch sizes are numbers from 1"),
         ("jaxcnn.latency", ("--runtime=jax",), "--runtime is for --file=<file>.onnx; leave it out"),
         ("jaxcnn.latency", (f"--out={tmp_path}/no/x.json",), f"cannot be written: there is no folder {tmp_path}/no; "),

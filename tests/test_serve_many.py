@@ -213,6 +213,11 @@ def test_networks_are_asked_by_name_and_counted_by_name_under_one_bound():
     assert 'jaxcnn_images_total{model="b"} 1' in lines and 'jaxcnn_batch_images_count{model="a"} 1' in lines
 
 
+def test_the_address_of_a_server_is_a_url():
+    assert connections.address("::1", 8000) == "http://[::1]:8000/"
+    assert connections.address("127.0.0.1", 80) == "http://127.0.0.1:80/"
+
+
 def test_networks_are_named_by_flags_or_by_their_folder(tmp_path):
     file = tmp_path / "b" / "model.onnx"
     file.parent.mkdir()

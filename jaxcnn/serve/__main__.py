@@ -47,6 +47,9 @@ REQUESTS = flags.DEFINE_integer("max_requests", 256, "Most images under way at o
 BYTES = flags.DEFINE_float("max_mib", 16.0, "Most MiB of an image.", lower_bound=0.001)
 MEGAPIXELS = flags.DEFINE_float("max_megapixels", 50.0, "Most megapixels of an image.", lower_bound=0.001)
 SECONDS = flags.DEFINE_float("body_seconds", 10.0, "Seconds in which a request must arrive.", lower_bound=0.01)
+DEADLINE = flags.DEFINE_float(
+    "deadline_ms", 0.0, "Most ms from a whole request to its answer; 0: any.", lower_bound=0.0
+)
 IMAGES = flags.DEFINE_integer("max_images", 64, "Most images in a request.", lower_bound=1)
 WHOLE = flags.DEFINE_float("max_request_mib", 64.0, "Most MiB of a request of many images.", lower_bound=0.001)
 LOG = flags.DEFINE_enum("log", "", ["", "json"], "Tell each request for answers on standard output, as a line of JSON.")
@@ -75,6 +78,7 @@ def main() -> int:
         token=os.environ.get(TOKEN, ""),
         images=min(IMAGES.value or 1, most),
         whole=max(body, min(int((WHOLE.value or 1.0) * 2**20), most * body)),
+        deadline=(DEADLINE.value or 0.0) / 1000,
     )
     command.interrupts().enter("serve")
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -120,8 +124,8 @@ async def _serve(interface: Any) -> None:
         await asyncio.sleep(0.05)
         if server.started and not told:
             told = True
-            address = server.servers[0].sockets[0].getsockname()
-            print(f"jaxcnn: answers on http://{address[0]}:{address[1]}/", flush=True)
+            host, port, *_ = server.servers[0].sockets[0].getsockname()
+            print(f"jaxcnn: answers on {connections.address(host, port)}", flush=True)
         if command.interrupts().received and not server.should_exit:
             await interface.bound.drain()
             server.should_exit = True
