@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +16,12 @@ from jax import export
 from jaxcnn import config as configs
 from jaxcnn import models
 from jaxcnn.config import UserError
+from jaxcnn.data.batch import Constants
 from jaxcnn.deploy import card, digest, latency, onnx_file, predictor, runtimes, stablehlo, verify, web, web_runtime
 from jaxcnn.graphs import graph, lowering
 from jaxcnn.models import activations, attention, context
 from jaxcnn.models.group_norm import GroupNorm
+from jaxcnn.tasks import by_name
 from jaxcnn.train import assess, trained
 from tests import digits, runs, small
 
@@ -171,6 +174,33 @@ def test_a_wrong_file_is_told_by_its_differences(run, kept_programs):
     assert verdict.difference > verdict.scale and verdict.agreement < 0.5
     accuracies = dict((name, (of_run, of_file)) for name, of_run, of_file in verdict.figures)["top1_accuracy"]
     assert accuracies[0] > accuracies[1]
+
+
+@pytest.mark.parametrize(
+    ("task", "wrong", "agreement", "words"),
+    [
+        ("regression", -1.0, None, "largest difference of a number 6 (their standard deviation is 2.24); R² against"),
+        ("multilabel", 0.0, 0.5, "the same labels for 50.00%"),  # of one label: half of them are above its threshold
+        ("classification", -1.0, 0.0, "the same largest logit for 0.00%"),
+    ],
+)
+def test_answers_are_compared_by_their_task(task, wrong, agreement, words):
+    of_run = np.float32([[-3], [-1], [1], [3]]) if task != "classification" else np.float32([[1, 2], [2, 1]])
+    constants = Constants(np.zeros(1), np.ones(1), {"target_mean": np.float32([5]), "target_std": np.float32([1])})
+    network = types.SimpleNamespace(
+        spec=types.SimpleNamespace(task=by_name.make(configs.Task(name=task), of_run.shape[1])),
+        class_names=("a", "b")[: of_run.shape[1]], constants=constants, fitted={"thresholds": [0.7]},
+    )  # fmt: skip
+
+    def verdict(of_file):
+        told = verify._alike(network, of_run, of_file)
+        return verify.Verdict("it", 4, **told, figures=[], size=1, latency=1.0)
+
+    of_file = of_run * wrong if task != "multilabel" else np.float32([[-3], [1], [0.5], [3]])
+    right, other = verdict(of_run), verdict(of_file)
+    assert right.difference == 0 and right.agreement in (1.0, None) and right.r2 in (1.0, None)
+    assert words in other.lines()[1] and other.agreement == agreement
+    assert task != "regression" or other.r2 == -3.0
 
 
 def test_files_tell_what_their_user_must_know_and_have_any_batch_size(run):
