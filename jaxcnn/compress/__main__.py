@@ -98,14 +98,16 @@ def _deep(folder: pathlib.Path) -> int:
     if SENSITIVITY.value and (CHECK.value or OUT.value):
         raise UserError("--sensitivity writes sensitivity-<step>.json into the workdir; leave --out and --check out")
     from jaxcnn.compress import deep, sensitivity
-    from jaxcnn.train import workdir
+    from jaxcnn.train import seals, workdir
     from jaxcnn.weights import files
 
     bits = _bits()
-    arrays = files.read(pathlib.Path(CHECK.value))[0] if CHECK.value else {}
+    if CHECK.value:
+        files.check(pathlib.Path(CHECK.value))
     network = _load()
     split = _split(network, folder)
     if CHECK.value:
+        arrays, _ = files.read(pathlib.Path(CHECK.value), wanted=seals.shapes(network.variables))
         figures = deep.with_arrays(network, arrays).evaluate(split)
         print(f"{CHECK.value} on {split.description}:", *network.spec.task.evaluation.describe(figures), sep="\n")
         return 0

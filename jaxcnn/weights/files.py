@@ -27,17 +27,21 @@ _KINDS = {  # other files with weights, by their first bytes
 }
 
 
-def read(path: pathlib.Path, half: bool = False) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def read(
+    path: pathlib.Path, half: bool = False, wanted: compressed.Shapes | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The arrays of a file as float32, by name, and its facts (its metadata; empty for npz).
 
     Args:
       path: the file.
       half: accept float16 and bfloat16.
+      wanted: the shapes that the arrays of compressed weights must have, by name; other files are not compared.
 
     Raises:
       UserError: the file cannot be read, is damaged, is a pickle, or has values that are not finite or not floats.
     """
-    arrays, facts = check(path)(path)
+    reads = check(path)
+    arrays, facts = compressed.read(path, wanted) if reads is compressed.read else reads(path)
     return {name: _checked(path, name, value, half) for name, value in arrays.items()}, facts
 
 
