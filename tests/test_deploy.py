@@ -21,8 +21,10 @@ from jaxcnn.deploy import card, digest, latency, onnx_file, predictor, runtimes,
 from jaxcnn.graphs import graph, lowering
 from jaxcnn.models import activations, attention, context
 from jaxcnn.models.group_norm import GroupNorm
+from jaxcnn.serve.service import Decoded, Service
 from jaxcnn.tasks import by_name
-from jaxcnn.train import assess, trained
+from jaxcnn.train import assess, exported, of_facts, predict, seals, trained
+from jaxcnn.weights import compressed
 from tests import digits, runs, small
 
 # The logits go through at most 54 layers, each of sums of at most 700 products, whose roundings of 2^-24 add up like a
@@ -242,6 +244,62 @@ def test_files_cut_or_flipped_anywhere_are_refused_in_one_line(run, name, tmp_pa
         with pytest.raises(UserError) as caught:
             runtimes.of_file(path)
         assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_facts_beside_a_file_that_were_changed_are_refused_and_those_of_earlier_versions_are_read(run, tmp_path):
+    _, _, folder = run
+    path, beside = tmp_path / "a.stablehlo", tmp_path / "a.stablehlo.json"
+    path.write_bytes((folder / path.name).read_bytes())
+    whole = (folder / beside.name).read_text()
+    facts = json.loads(whole)
+    for text in (whole.replace('"7"', '"1"'), whole.replace('"sha256_of_facts": "', '"sha256_of_facts": "0')):
+        assert text != whole
+        beside.write_text(text)
+        with pytest.raises(UserError, match=r"a\.stablehlo\.json is damaged or was changed; export the run again"):
+            runtimes.of_file(path)
+    facts.pop("sha256_of_facts")
+    beside.write_text(json.dumps(facts))
+    assert runtimes.of_file(path).facts == facts
+
+
+def test_a_file_alone_is_served_with_the_answers_of_its_run(run, tmp_path, kept_programs):
+    network, split, folder = run
+    assert network.fitted["temperature"] != 1
+    exported.write(network, "jaxcnn", tmp_path / "a.safetensors")
+    compressed.write(tmp_path / "a.jxc", seals.on_host(network.variables), exported.facts(network))
+    images = np.asarray(split.read(np.arange(3)))
+    wanted = predict.answers(network, images)
+    for path in (folder / "a.onnx", tmp_path / "a.safetensors", tmp_path / "a.jxc"):
+        runtime = runtimes.of_file(path)
+        service = Service(of_facts.of(runtime.facts, "it"), 4, max_megapixels=1.0, file=runtime)
+        for answer, other in zip(service.answers([Decoded(each) for each in images]), wanted, strict=True):
+            assert answer["label"] == other["label"]
+            assert answer["probability"] == pytest.approx(other["probability"], abs=1e-4)
+        assert service.facts()["temperature"] == network.fitted["temperature"]
+        assert (runtime.reading > 0) == (path.suffix in runtimes.WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"config": None}, "it does not tell its network; export the run again, or give the folder of its run, too"),
+        ({"class_names": 3}, "it does not tell its network"),
+        ({"image_shape": [8, 8, 10**9]}, "it does not tell its network"),
+        ({"std": [0.0]}, "it does not tell its network"),
+        ({"fitted": {"temperature": 0}}, "it does not tell its network"),
+        ({"constants": {"a": [1.0]}}, "it does not tell its network"),
+        (
+            {"model": {"name": "os:abort"}},
+            "config.model.name is os:abort, code that is not in the file; give the folder",
+        ),
+        ({"model": {"width": "x"}}, "it has facts of another version (config.model.width must be"),
+    ],
+)
+def test_facts_that_tell_no_network_are_refused_and_run_nothing(run, change, words):
+    told = of_facts.parsed(predictor.facts(run[0]))
+    with pytest.raises(UserError) as caught:
+        of_facts.of(told | change, "it")
+    assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("in_jax", [False, True])

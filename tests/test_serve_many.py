@@ -222,13 +222,16 @@ def test_networks_are_named_by_flags_or_by_their_folder(tmp_path):
     file = tmp_path / "b" / "model.onnx"
     file.parent.mkdir()
     file.touch()
+    (tmp_path / "b" / "config.json").touch()
     found = models.places(f"{tmp_path}/-a b", "", [f"b={tmp_path}/b", f"int8={file}"])
     assert [(each.name, each.folder.name, each.file) for each in found] == [
         ("a-b", "-a b", None), ("b", "b", None), ("int8", "b", file),
     ]  # fmt: skip
+    (tmp_path / "b" / "config.json").unlink()
+    alone = models.places("", f"{tmp_path}/net v2.onnx", [f"int8={file}"])
+    assert [(each.name, each.folder) for each in alone] == [("net-v2", None), ("int8", None)]
     for workdir, of_file, flags, words in (
         ("", "", [], "--workdir=<folder of a run> is missing"),
-        ("", "x.onnx", ["a=b"], "--workdir=<folder of a run> is missing"),
         ("", "", ["runs/a"], "has no name and folder"),
         ("", "", ["a="], "has no name and folder"),
         ("", "", ["a/b=c"], "a name has up to 64 letters"),

@@ -8,6 +8,8 @@ on; /docs: the whole interface, as OpenAPI under /openapi.json. GET /models, /he
 Images that come together are answered together. Above --max_requests images under way, a request gets 429 with
 Retry-After. With JAXCNN_SERVE_TOKEN in the environment, clients send it as a bearer token.
 
+--file=resnet50.onnx without --workdir answers by a file alone, whose facts tell the rest.
+
 --model=small=runs/resnet20, which may be repeated, serves more networks: POST /models/small/predict. In place of the
 folder of a run, the path may be an exported file in it, such as runs/resnet20/model.int8.onnx.
 
@@ -29,15 +31,16 @@ from absl import flags
 
 from jaxcnn import command
 from jaxcnn.command import network as chosen
+from jaxcnn.command import unused
 from jaxcnn.config import UserError
 from jaxcnn.machine import extras
 from jaxcnn.serve import models
 
 NETWORK = chosen.define()
 FILE = command.define_path(
-    "file", "", "Answer by this .onnx file of the run, such as one of int8, in place of the run."
+    "file", "", "Answer by this file of jaxcnn.export or jaxcnn.compress, in place of the run; without --workdir alone."
 )
-RUNTIME = flags.DEFINE_enum("runtime", "onnxruntime", ["onnxruntime", "jax"], "Of --file.")
+RUNTIME = flags.DEFINE_enum("runtime", "onnxruntime", ["onnxruntime", "jax"], "Of files of ONNX.")
 HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0: all, which lets others in.")
 PORT = flags.DEFINE_integer("port", 8000, "Port; 0: a free one.", lower_bound=0, upper_bound=65535)
 MOST = flags.DEFINE_integer("batch", 32, "Most images in a batch.", lower_bound=1, upper_bound=1024)
@@ -61,6 +64,10 @@ SPARE_CONNECTIONS = 512  # connections for health and metrics, and for requests 
 def main() -> int:
     """Serve until a signal; return the exit code."""
     places = models.places(NETWORK.workdir.value or "", FILE.value, MODELS.value)  # before heavy imports
+    if not any(place.file and place.file.suffix == ".onnx" for place in places):
+        unused.refuse(["runtime"], "is for a .onnx file, of --file or --model")
+    if not any(place.folder for place in places):
+        unused.refuse(("checkpoint", "weights"), "is for the folder of a run")
     extras.need("serve", "jaxcnn.serve")
     from jaxcnn.serve.app import Interface, Limits
     from jaxcnn.serve.request_log import RequestLog
@@ -90,8 +97,22 @@ def _service(place: models.Place) -> Any:
     from jaxcnn.deploy import runtimes
     from jaxcnn.serve.service import Service
 
-    network = NETWORK.load(folder=place.folder)
+    if place.folder is None and place.file is not None and place.file.suffix in runtimes.WEIGHTS:
+        from jaxcnn.learn import executables
+        from jaxcnn.train import of_facts
+
+        executables.keep()
+        return Service(of_facts.read(place.file)[0], MOST.value or 1, MEGAPIXELS.value or 1.0)
     file = runtimes.of_file(place.file, in_jax=RUNTIME.value == "jax") if place.file else None
+    if file is not None and (words := runtimes.of_int8(file)):
+        print(f"jaxcnn: {place.name}: {words}")
+    if place.folder is None and file is not None:
+        from jaxcnn.text import shown
+        from jaxcnn.train import of_facts
+
+        network = of_facts.of(file.facts, shown(str(place.file)))
+    else:
+        network = NETWORK.load(folder=place.folder)
     return Service(network, MOST.value or 1, MEGAPIXELS.value or 1.0, file)
 
 

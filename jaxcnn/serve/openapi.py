@@ -140,10 +140,15 @@ def _schemas(tasks: set[str]) -> dict[str, Any]:
         "task": _TEXT,
         "class_names": {"type": "array", "items": _TEXT},
         "image_shape": shape | {"description": "Height, width, channels."},
+        "temperature": {"type": "number", "description": "By which logits were divided; 1 for other tasks."},
     }
     return {
         "Answer": answer,
         "Label": _LABEL,
         "Error": {"type": "object", "required": ["error"], "properties": {"error": _TEXT}},
-        "Network": {"type": "object", "required": list(network), "properties": network},
+        "Network": {
+            "type": "object",
+            "required": [name for name in network if name != "temperature"],
+            "properties": network,
+        },
     }

@@ -162,9 +162,12 @@ class Accuracy:
         return Guesses(self.specificity)
 
     def answers(self, outputs: np.ndarray, names: Sequence[str], constants: Any, fitted: Facts) -> list[dict[str, Any]]:
-        """The most probable classes of each image: `{"label", "probability", "top": [{"label", "probability"}, …]}`."""
+        """The most probable classes of each image: `{"label", "probability", "top": [{"label", "probability"}, …]}`.
+
+        The logits are divided by the temperature of `fitted` (`temperature_of`).
+        """
         found = []
-        for row in self.probabilities(outputs):
+        for row in self.probabilities(outputs / np.float32(temperature_of(fitted))):
             order = np.argsort(-row, kind="stable")[:ANSWERS]
             top = [{"label": names[k], "probability": float(row[k])} for k in order]
             found.append({**top[0], "top": top})
@@ -246,6 +249,14 @@ class Guesses:
             if self._specificity:
                 figures |= screening.figures(probabilities(logits), labels, names, fitted.get("thresholds", ()))
         return {**figures, **confusion.by_class(matrix, names)}
+
+
+def temperature_of(fitted: Facts) -> float:
+    """The temperature that divides logits before their probabilities are told; 1 if none was fitted.
+
+    Also 1 if thresholds were fitted: these are for the probabilities without a temperature.
+    """
+    return 1.0 if "thresholds" in fitted else float(fitted.get("temperature", 1.0))
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from jaxcnn.data.selection import name_of
 from jaxcnn.learn import programs
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.tasks import faults
+from jaxcnn.tasks.classification import temperature_of
 from jaxcnn.tasks.faults import Faulty
 from jaxcnn.tasks.kept import Faults, Kept
 from jaxcnn.tasks.task import Facts, Task
@@ -139,7 +140,7 @@ def hardest(
     mistakes, wrong = None, 0
     if (right := faults.right(task.evaluation)) is not None:
         missed = np.flatnonzero(of_each[right] == 0)
-        logits = outputs[missed].astype(np.float64)
+        logits = outputs[missed].astype(np.float64) / temperature_of(fitted)
         with np.errstate(over="ignore"):
             # The probability of the predicted class is 1 / the sum of these powers.
             doubt = np.exp(logits - logits.max(-1, keepdims=True)).sum(-1) if len(missed) else np.zeros(0)

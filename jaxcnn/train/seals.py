@@ -50,6 +50,11 @@ def replaced(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     return jax.tree_util.tree_map_with_path(one, tree)
 
 
+def filled(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """A tree of arrays by their names, of the form of another tree."""
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: arrays[_name(path)], tree)
+
+
 def _name(path: Any) -> str:
     return "/".join(str(part.key) for part in path)
 

@@ -12,8 +12,8 @@ import math
 import pathlib
 import struct
 import zlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -31,6 +31,7 @@ MOST_WEIGHTS = 2**31  # most values of all arrays: more is no network of ours, a
 # A header of some bytes can claim any number of zeros. Networks that were measured have up to 20 weights in a byte.
 ANY_WEIGHTS, WEIGHTS_IN_BYTE = 2**22, 2048
 Shapes = Mapping[str, tuple[int, ...]]
+T = TypeVar("T")
 FLOAT, SHARED = "float32", "shared"
 _TYPES: dict[str, np.dtype[Any]] = {
     "lengths": np.dtype("u1"),
@@ -76,6 +77,20 @@ def read(path: pathlib.Path, wanted: Shapes | None = None) -> tuple[dict[str, np
     Raises:
       UserError: the file cannot be read, is damaged, or has another format or the arrays of another network.
     """
+    return _of_body(path, lambda body: _unpacked(body, wanted))
+
+
+def facts(path: pathlib.Path) -> dict[str, str]:
+    """The facts of a file, without decoding its arrays. Raises UserError as `read` does."""
+    return _of_body(path, lambda body: dict(_opened(body)[0]["facts"]))
+
+
+def _of_body(path: pathlib.Path, take: Callable[[bytes], T]) -> T:
+    """What `take` gets from the bytes behind the checksum of a file.
+
+    Raises:
+      UserError: as `read`.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -88,7 +103,7 @@ def read(path: pathlib.Path, wanted: Shapes | None = None) -> tuple[dict[str, np
     if hashlib.sha256(body).digest() != content[len(MAGIC) : len(MAGIC) + DIGEST]:
         raise UserError(f"{shown(str(path))} is damaged (its checksum is another); get it again, or make it again")
     try:
-        return _unpacked(body, wanted)
+        return take(body)
     except OtherNetwork:
         raise
     except UserError as error:
@@ -155,15 +170,20 @@ class _Reader:
         return self._place == len(self._body)
 
 
-def _unpacked(body: bytes, wanted: Shapes | None) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _opened(body: bytes) -> tuple[Any, bytes, bytes]:
+    """The header of a body, the bytes of its short arrays, and those of its words."""
     (size,) = struct.unpack_from("<I", body)
     inflate = zlib.decompressobj()
     inflated = inflate.decompress(body[4 : 4 + size], MOST_INFLATED)
     if not inflate.eof or inflate.unused_data:
         raise ValueError("not a whole header")
     (length,) = struct.unpack_from("<I", inflated)
-    header = json_text.parse(inflated[4 : 4 + length])
-    short, words = _Reader(inflated[4 + length :]), _Reader(body[4 + size :])
+    return json_text.parse(inflated[4 : 4 + length]), inflated[4 + length :], body[4 + size :]
+
+
+def _unpacked(body: bytes, wanted: Shapes | None) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    header, inflated, behind = _opened(body)
+    short, words = _Reader(inflated), _Reader(behind)
     shapes = {str(entry["name"]): _shape(entry) for entry in header["arrays"]}
     weights = sum(map(math.prod, shapes.values()))
     if weights > min(MOST_WEIGHTS, ANY_WEIGHTS + WEIGHTS_IN_BYTE * len(body)):
