@@ -11,7 +11,7 @@ from jaxcnn.api import images as forms
 from jaxcnn.api.errors import python_words
 from jaxcnn.api.shown import Predictions
 from jaxcnn.config import UserError
-from jaxcnn.tasks.classification import temperature_of
+from jaxcnn.tasks.temperature import temperature_of
 from jaxcnn.train import predict, trained
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Num
 from jaxcnn.learn import inference, quantized
 from jaxcnn.learn.network import unrounded
 from jaxcnn.models import context
-from jaxcnn.tasks.classification import temperature_of
+from jaxcnn.tasks.temperature import temperature_of
 from jaxcnn.train import exported
 from jaxcnn.train.trained import Trained
 

@@ -17,7 +17,7 @@ from jaxcnn.config import UserError
 from jaxcnn.data import decode
 from jaxcnn.deploy import predictor, web_runtime
 from jaxcnn.machine import json_text, whole_files
-from jaxcnn.tasks.classification import temperature_of
+from jaxcnn.tasks.temperature import temperature_of
 from jaxcnn.text import shown
 from jaxcnn.train.trained import Trained
 

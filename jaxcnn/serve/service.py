@@ -10,7 +10,7 @@ import numpy as np
 from jaxcnn.config import Data, UserError
 from jaxcnn.data import as_stored
 from jaxcnn.deploy import runtimes
-from jaxcnn.tasks.classification import temperature_of
+from jaxcnn.tasks.temperature import temperature_of
 from jaxcnn.train import exported, predict
 from jaxcnn.train.trained import Trained
 

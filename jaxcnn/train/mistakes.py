@@ -16,10 +16,10 @@ from jaxcnn.data.selection import name_of
 from jaxcnn.learn import programs
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.tasks import faults
-from jaxcnn.tasks.classification import temperature_of
 from jaxcnn.tasks.faults import Faulty
 from jaxcnn.tasks.kept import Faults, Kept
 from jaxcnn.tasks.task import Facts, Task
+from jaxcnn.tasks.temperature import temperature_of
 from jaxcnn.text import named, save_picture, shorten, shown
 
 FILE = "hardest.png"  # picture of the test of a finished run

@@ -65,8 +65,8 @@ def of(facts: Mapping[str, Any], where: str, arrays: Arrays = lambda spec: {}) -
     wanted = spec.task.loss.abstract()
     if {name: value.shape for name, value in wanted.items()} != {name: v.shape for name, v in of_task.items()}:
         raise _untold(where)
-    found = jax.device_put((arrays(spec), Constants(mean, std, of_task)), meshes.replicated(mesh))
-    return Trained(config, spec, mesh, step, "those of the file", *found, names, fitted)
+    variables, constants = jax.device_put((arrays(spec), Constants(mean, std, of_task)), meshes.replicated(mesh))
+    return Trained(config, spec, mesh, step, "those of the file", variables, constants, names, fitted)
 
 
 def read(path: pathlib.Path) -> tuple[Trained, dict[str, Any]]:
