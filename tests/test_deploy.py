@@ -19,6 +19,7 @@ from jaxcnn.config import UserError
 from jaxcnn.data.batch import Constants
 from jaxcnn.deploy import card, digest, latency, onnx_file, predictor, runtimes, stablehlo, verify, web, web_runtime
 from jaxcnn.graphs import graph, lowering
+from jaxcnn.machine import instructions
 from jaxcnn.models import activations, attention, context
 from jaxcnn.models.group_norm import GroupNorm
 from jaxcnn.serve.service import Decoded, Service
@@ -277,6 +278,19 @@ def test_a_file_alone_is_served_with_the_answers_of_its_run(run, tmp_path, kept_
             assert answer["probability"] == pytest.approx(other["probability"], abs=1e-4)
         assert service.facts()["temperature"] == network.fitted["temperature"]
         assert (runtime.reading > 0) == (path.suffix in runtimes.WEIGHTS)
+
+
+def test_probabilities_have_the_temperature_of_validation_unless_thresholds_are_for_those_without():
+    task = by_name.make(configs.Task(), 2)
+    for fitted, wanted in (({}, 2.0), ({"temperature": 0.5}, 4.0), ({"temperature": 0.5, "thresholds": [0.1]}, 2.0)):
+        (answer,) = task.evaluation.answers(np.float32([[0, 2]]), ("a", "b"), None, fitted)
+        assert answer["label"] == "b" and answer["probability"] == pytest.approx(1 / (1 + np.exp(-wanted)), rel=1e-6)
+
+
+def test_a_file_of_int8_tells_the_instructions_of_the_processor_and_others_do_not():
+    plain = runtimes.Runtime("it", lambda images: images, (8, 8, 1), "uint8", 1)
+    assert runtimes.of_int8(plain) == ""
+    assert runtimes.of_int8(dataclasses.replace(plain, facts={"quantize": "int8"})) == instructions.in_words()
 
 
 @pytest.mark.parametrize(
