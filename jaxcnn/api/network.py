@@ -45,7 +45,7 @@ class Network:
         return self._outputs(images, None)
 
     def probabilities(self, images: Any) -> Float32[np.ndarray, "n k"]:
-        """The probability of each class, for each image.
+        """The probability of each class, for each image, with the temperature that was fitted to validation.
 
         Raises:
           UserError: the task has no probabilities (regression); and as `__call__`.
