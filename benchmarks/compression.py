@@ -2,6 +2,9 @@
 
     python -m benchmarks.compression --workdirs=runs/alexnet_cifar10,runs/vgg16_cifar10 --out=results/compression
 
+Runs of the same network, set and epochs, such as runs/vgg16_seed0,runs/vgg16_seed1, share a table, which has the spread
+over them and their paired differences from float32.
+
 For each finished run: float16 and int8 as files of ONNX and LiteRT; Deep Compression (Han et al. 2016: prune and train,
 share values, train these, Huffman), and fewer channels, trained on, also as int8. Each step is a command that a user
 would type; its folder is in `<out>-runs/<run>/<seed>`. Sizes are bytes of files. The accuracy is that of the test
@@ -26,7 +29,7 @@ from jaxcnn.train import summary
 from jaxcnn.train.interrupts import Interrupted
 
 OUT = command.define_path("out", "results/compression", "The files to write, without .json and .md.")
-WORKDIRS = flags.DEFINE_list("workdirs", [], "Finished runs; the name of the folder is the name of the network.")
+WORKDIRS = flags.DEFINE_list("workdirs", [], "Finished runs; those of one network and set share a table.")
 SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds of what is trained on.")
 OPTIONS = {
     "sparsity": "Share of the weights that are pruned.",

@@ -13,6 +13,7 @@ from absl import flags
 
 from benchmarks.compression_report import FORMS, KINDS
 from jaxcnn import command
+from jaxcnn.command import writable
 from jaxcnn.config import UserError
 
 RUNS = flags.DEFINE_list("runs", [], "The folder of the run, and that of the steps.")
@@ -27,6 +28,7 @@ def main() -> int:
     """Measure, and write the file; return the exit code."""
     if len(RUNS.value) != 2 or not OUT.value:
         raise UserError("give --runs=<folder of the run>,<folder of the steps> and --out=<file.json>")
+    writable.check_file(pathlib.Path(OUT.value))
     from jaxcnn.deploy import latency, runtimes, verify
     from jaxcnn.learn import executables
     from jaxcnn.machine import instructions
@@ -48,12 +50,17 @@ def main() -> int:
                 "agreement": verdict.agreement,
                 "figures": {metric: of_file for metric, _, of_file in verdict.figures},
             }
-    shortest: dict[str, float] = {}
+    shortest: dict[str, latency.Timing] = {}
     for _ in range(TURNS.value or 1):
         for name, runtime in timed.items():
             (timing,) = latency.measure(runtime, (1,), SECONDS.value or 0.0)
-            shortest[name] = min(timing.p50, shortest.get(name, timing.p50))
-    record: dict[str, Any] = {"files": figures, "seconds": shortest, "int8": instructions.in_words()}
+            shortest[name] = min(timing, shortest.get(name, timing), key=lambda each: each.p50)
+    record: dict[str, Any] = {
+        "files": figures,
+        "seconds": {name: timing.p50 for name, timing in shortest.items()},
+        "quantiles": {name: [timing.p50, timing.p95, timing.p99] for name, timing in shortest.items()},
+        "int8": instructions.in_words(),
+    }
     write_json(pathlib.Path(OUT.value), record)
     return 0
 

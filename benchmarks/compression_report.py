@@ -1,6 +1,7 @@
 """The tables in the report of `benchmarks.compression`."""
 
 import dataclasses
+import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -32,6 +33,7 @@ class Row:
 
 FORMS = ("onnx", "tflite")
 KINDS = {"whole": ("none", "float16", "int8"), "slim": ("none", "int8")}
+SAME = ("model", "data", "epochs")  # runs with the same are one network, whose seeds differ
 JAX = "JAX"
 RUNTIMES = {"onnx": "ONNX Runtime", "tflite": "LiteRT"}  # runtimes of the kinds of files
 TIMED = (JAX, *RUNTIMES.values())
@@ -75,15 +77,18 @@ def rows(run: Run) -> list[Row]:
 
 def markdown(record: Mapping[str, Any]) -> str:
     """The section of the report."""
-    names = list(dict.fromkeys(run["name"] for run in record["runs"]))
+    networks: dict[tuple[Any, ...], list[Run]] = {}
+    for run in record["runs"]:
+        networks.setdefault(tuple(run["summary"][of] for of in SAME), []).append(run)
     parts = ["## Compression", report.describe(dict(record))]
-    for name in names:
-        parts += _network(name, [run for run in record["runs"] if run["name"] == name])
+    for runs in networks.values():
+        parts += _network(", ".join(_bases(runs)), runs)
     parts.append(
         "Bytes are those of a file, of the one of ONNX where there are two (of pruned networks without Huffman words: "
         "of kernels at a fixed length, and all else as float32). The figures are those of the test split without "
         "test-time augmentation, which nothing was chosen by; ± is the standard deviation over seeds of what was "
-        "trained on. Times are the median of one image, of the turn that was disturbed least; zeros make nothing "
+        "trained on, and over runs of one network and set. Points are differences from float32 of the same run. Times "
+        "are the median of one image, of the turn that was disturbed least; zeros make nothing "
         "faster, so pruned networks have none of their own."
     )
     return "\n\n".join(parts)
@@ -92,19 +97,20 @@ def markdown(record: Mapping[str, Any]) -> str:
 def _network(name: str, runs: Sequence[Run]) -> list[str]:
     first = runs[0]
     headline = summary.headline_of(first["summary"])
-    forms = [rows(run) for run in runs]
+    forms, bases = [rows(run) for run in runs], _bases(runs)
     lines = []
     for same in zip(*forms, strict=True):
         whole, figures = forms[0][0], [row.figure for row in same if row.figure is not None]
         size = statistics.mean(row.size for row in same)
-        change = 100 * (statistics.mean(figures) - (whole.figure or 0.0)) if headline.percent else 0.0
+        pairs = zip(same, forms, strict=True)
+        changes = [100 * (row.figure - (mine[0].figure or 0.0)) for row, mine in pairs if row.figure is not None]
         lines.append(
             [
                 same[0].name,
                 f"{size:,.0f}",
                 f"{whole.size / size:.1f}",
                 _spread(figures, headline.shown),
-                f"{change:+.2f}" if headline.percent else "",
+                _spread(changes, "{:+.2f}".format, len(bases) > 1) if headline.percent else "",
                 *(_milliseconds([row.seconds[of] for row in same if of in row.seconds]) for of in TIMED),
             ]
         )
@@ -119,21 +125,36 @@ def _network(name: str, runs: Sequence[Run]) -> list[str]:
         for kind in kinds
     ]
     apart = max(abs(np.subtract(*(each[form]["figures"][headline.name] for form in FORMS))) for each in of_forms)
-    data, int8 = first["summary"]["data"], first["measured"]["int8"]
+    data = first["summary"]["data"]
+    int8 = re.split("[:;]", first["measured"]["int8"])[0]  # not what to expect of it: the table tells what it brought
     told = (
-        f"{first['summary']['model']} of {data}, {first['summary']['epochs']:g} epochs; {len(runs)} "
-        f"seed{'s' if len(runs) > 1 else ''} of what was trained on. Fewer channels: parameters {costs['parameters']}, "
+        f"{first['summary']['model']} of {data}, {first['summary']['epochs']:g} epochs; {_count(runs)} of what was "
+        f"trained on. Fewer channels: parameters {costs['parameters']}, "
         f"FLOPs of an image {costs['flops']}. {int8[:1].upper()}{int8[1:]}. "
         f"The figures of files of ONNX and of LiteRT differ by at most {headline.shown(apart)}."
     )
     return [f"### {name}", told, report.table(head, lines)]
 
 
-def _spread(figures: Sequence[float], shown: Callable[[float], str]) -> str:
+def _bases(runs: Sequence[Run]) -> list[str]:
+    """The names of the runs from which all began."""
+    return list(dict.fromkeys(run["name"] for run in runs))
+
+
+def _count(runs: Sequence[Run]) -> str:
+    """How many runs and seeds there are, in words."""
+    bases, seeds = len(_bases(runs)), len({run["seed"] for run in runs})
+    words = f"{seeds} seed{'s' if seeds > 1 else ''}"
+    return words if bases == 1 else f"{bases} runs, {words}"
+
+
+def _spread(figures: Sequence[float], shown: Callable[[float], str], wanted: bool = True) -> str:
     if not figures:
         return ""
     mean = shown(statistics.mean(figures))
-    return mean if len(figures) < 2 or len(set(figures)) == 1 else f"{mean} ± {shown(statistics.stdev(figures))}"
+    if not wanted or len(figures) < 2 or len(set(figures)) == 1:
+        return mean
+    return f"{mean} ± {shown(statistics.stdev(figures)).lstrip('+')}"
 
 
 def _milliseconds(seconds: Sequence[float]) -> str:

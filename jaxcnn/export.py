@@ -35,6 +35,7 @@ from absl import flags
 
 from jaxcnn import command
 from jaxcnn.command import network as chosen
+from jaxcnn.command import unused, writable
 from jaxcnn.config import UserError
 from jaxcnn.machine import extras
 from jaxcnn.text import as_markdown
@@ -58,7 +59,7 @@ OUT = command.define_path(
     "The file; default: <names>.safetensors, model.<format>, or the folder savedmodel or web, in the workdir.",
 )
 FOLD = flags.DEFINE_boolean(
-    "fold", True, "onnx, savedmodel, tflite: BatchNorm becomes part of the convolution before it."
+    "fold", True, "onnx, savedmodel, tflite, web: BatchNorm becomes part of the convolution before it."
 )
 QUANTIZE = flags.DEFINE_enum(
     "quantize", "none", ["none", "float16", "int8"], "onnx, tflite, web: the type of weights and products."
@@ -75,6 +76,8 @@ RUNTIME = command.define_path("runtime", "", "web: onnxruntime-web, a folder or 
 CARD = flags.DEFINE_boolean("card", False, "Also write <file>.md, a model card.")
 OF_ONNX, OF_TENSORFLOW, FOLDERS = ("onnx", "web"), ("savedmodel", "tflite"), ("savedmodel", "web")
 QUANTIZED = ("onnx", "tflite", "web")
+OF_FORMATS = {"names": ("safetensors",), "fold": ("onnx", "savedmodel", "tflite", "web")}
+CALIBRATES = ("calibration", "calibration_images", "calibration_split")
 BATCH = 64  # examples per batch of --verify
 _OF_TYPE = {"none": "", "float16": ".float16", "int8": ".int8"}  # part of the name of the file
 
@@ -89,6 +92,13 @@ def main() -> int:
         raise UserError(f"--quantize={QUANTIZE.value} is for --format=onnx, --format=tflite and --format=web")
     if RUNTIME.value and kind != "web":
         raise UserError("--runtime is for --format=web; leave it out")
+    unused.refuse_beside("format", kind, OF_FORMATS)
+    if not verify:
+        unused.refuse(["split"], "is for --verify")
+    if QUANTIZE.value != "int8":
+        unused.refuse(CALIBRATES, "is for --quantize=int8")
+        if not verify:
+            unused.refuse(["data"], "is for --verify and for --quantize=int8")
     if QUANTIZE.value != "none" and not FOLD.value:
         raise UserError(f"--quantize={QUANTIZE.value} needs BatchNorm folded; leave --nofold out")
     if kind == "safetensors":
@@ -136,13 +146,13 @@ def _place(folder: pathlib.Path, kind: str) -> pathlib.Path:
 
         out = pathlib.Path(OUT.value) if OUT.value else folder / kind
         mark, held = (web.FACTS, "page") if kind == "web" else (tensorflow_files.FACTS, "SavedModel")
-        chosen.check_folder(out, kind, mark, held)
+        writable.check_folder(out, kind, mark, held)
         return out
     default = (
         f"{NAMES.value}.safetensors" if kind == "safetensors" else f"model{_OF_TYPE[QUANTIZE.value or 'none']}.{kind}"
     )
     out = pathlib.Path(OUT.value) if OUT.value else folder / default
-    chosen.check_place(out)
+    writable.check_file(out)
     if kind != "safetensors" and out.suffix != f".{kind}":
         raise UserError(f"--out={out}: the name of such a file must end with .{kind}")
     return out
@@ -153,7 +163,7 @@ def _check_trained(kind: str) -> None:
     if kind in OF_ONNX + OF_TENSORFLOW and QUANTIZE.value != "int8":
         form = kind if kind in QUANTIZED else "tflite"
         raise UserError(f"this run was trained for int8 (config.optim.quantized): give --format={form} --quantize=int8")
-    for name in ("calibration", "calibration_images", "calibration_split"):
+    for name in CALIBRATES:
         if flags.FLAGS[name].present:
             raise UserError(f"--{name}: this run was trained with its ranges (config.optim.quantized); leave it out")
 

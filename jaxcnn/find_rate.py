@@ -15,6 +15,7 @@ import pathlib
 from absl import flags
 
 from jaxcnn import command
+from jaxcnn.command import writable
 from jaxcnn.config import UserError
 from jaxcnn.machine.extras import need
 
@@ -35,9 +36,7 @@ def main() -> int:
         )
     out = pathlib.Path(OUT.value or "") if OUT.value else None
     if out is not None:
-        if out.is_dir() or not out.parent.is_dir():
-            what = "is a folder" if out.is_dir() else f"lies in {out.parent}, which does not exist"
-            raise UserError(f"--out={out} {what}; name a file in a folder that exists")
+        writable.check_file(out)
         need("report", "the picture", "matplotlib")
     from jaxcnn.machine import mesh
     from jaxcnn.train import rate_range

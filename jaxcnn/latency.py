@@ -2,6 +2,7 @@
 
     python -m jaxcnn.latency --workdir=runs/resnet50
     python -m jaxcnn.latency --file=resnet50.onnx --threads=1
+    python -m jaxcnn.latency --file=resnet50.jxc
 
 For each batch size: the first call, which compiles, then the times that 50, 95 and 99 % of the calls do not exceed.
 Also the seconds from the start of this process to its first answer, and the most memory that it had. Each command
@@ -25,7 +26,9 @@ from absl import flags
 
 from jaxcnn import command
 from jaxcnn.command import network as chosen
+from jaxcnn.command import unused, writable
 from jaxcnn.config import UserError
+from jaxcnn.machine import whole_files
 from jaxcnn.machine.paths import separate
 
 if TYPE_CHECKING:
@@ -34,7 +37,9 @@ if TYPE_CHECKING:
     from jaxcnn.train.trained import Trained
 
 NETWORK = chosen.define()
-FILE = command.define_path("file", "", "A file of jaxcnn.export, or the folder of a SavedModel, in place of --workdir.")
+FILE = command.define_path(
+    "file", "", "A file of jaxcnn.export or jaxcnn.compress, or a SavedModel, in place of --workdir."
+)
 RUNTIME = flags.DEFINE_enum("runtime", "onnxruntime", ["onnxruntime", "jax"], "Of a .onnx file.")
 BATCHES = flags.DEFINE_list("batches", ["1", "8", "32", "256"], "Batch sizes.")
 SECONDS = flags.DEFINE_float("seconds", 3.0, "Time for each batch size, at least 20 calls.", lower_bound=0.0)
@@ -57,6 +62,12 @@ def main() -> int:
         raise UserError(f"--batches={','.join(BATCHES.value)}: batch sizes are numbers from 1 to {MOST_BATCH}")
     if FILE.value and (IMAGES.value or not FINDING.value):
         raise UserError(f"--{'images' if IMAGES.value else 'nofinding'} is for --workdir=<folder of a run>")
+    if FILE.value:
+        unused.refuse(("checkpoint", "weights"), "is for --workdir=<folder of a run>")
+    if pathlib.Path(FILE.value).suffix != ".onnx":
+        unused.refuse(["runtime"], "is for --file=<file>.onnx")
+    if OUT.value:
+        writable.check_file(pathlib.Path(OUT.value))
     _limit(THREADS.value)
     from jaxcnn.deploy import latency, runtimes
 
@@ -67,7 +78,14 @@ def main() -> int:
         if places := [place for value in IMAGES.value for place in separate(value)]:
             images = _read(network, places, max(map(int, BATCHES.value)))
     else:
-        runtime = runtimes.of_file(pathlib.Path(FILE.value), THREADS.value, RUNTIME.value == "jax")
+        path = pathlib.Path(FILE.value)
+        if path.suffix in runtimes.WEIGHTS:
+            from jaxcnn.learn import executables
+
+            executables.keep()
+        runtime = runtimes.of_file(path, THREADS.value, RUNTIME.value == "jax")
+        if words := runtimes.of_int8(runtime):
+            print(f"jaxcnn: {words}")
     answered: list[float | None] = []
     timings = latency.measure(
         runtime,
@@ -82,6 +100,7 @@ def main() -> int:
         "bytes": runtime.size,
         "threads": THREADS.value,
         "cores": _cores(),
+        "reading_seconds": runtime.reading,
         "cold_start_seconds": answered[0],
         "peak_bytes": peak,
         "timings": [dataclasses.asdict(each) for each in timings],
@@ -91,12 +110,14 @@ def main() -> int:
         *latency.table(timings),
         sep="\n",
     )
+    if runtime.reading:
+        print(f"read and decoded in {runtime.reading:.2f} s")
     if answered[0] is not None:
         print(f"first answer {answered[0]:.2f} s after the start of the process")
     if peak is not None:
         print(f"at most {peak / 2**20:.0f} MiB of memory")
     if OUT.value:
-        pathlib.Path(OUT.value).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        whole_files.write(pathlib.Path(OUT.value), json.dumps(figures, indent=2) + "\n")
     return 0
 
 

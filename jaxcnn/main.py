@@ -27,7 +27,7 @@ from absl import flags
 
 from jaxcnn import command
 from jaxcnn.command import network as chosen
-from jaxcnn.command import output
+from jaxcnn.command import output, unused, writable
 from jaxcnn.config import Config, UserError, flatten, to_dict
 from jaxcnn.data import place
 from jaxcnn.machine import hosts, malloc
@@ -261,22 +261,14 @@ def _existing_workdir() -> pathlib.Path:
 
 def _check_mode() -> None:
     """Refuse flags that the mode does not use."""
-    for name, modes in OF_MODES.items():
-        if flags.FLAGS[name].present and MODE.value not in modes:
-            hint = "; it uses the config in --workdir" if name == "config" else ""
-            wanted = " or ".join([", ".join(modes[:-1]), modes[-1]] if len(modes) > 1 else modes)
-            raise UserError(f"--{name} is for --mode={wanted}, not {MODE.value}{hint}; leave it out")
+    unused.refuse_beside("mode", MODE.value, OF_MODES, {"config": "; it uses the config in --workdir"})
 
 
 def _check_files() -> None:
     """Refuse a --json or --out that is not writable, before any work is done."""
     for flag, value in (("json", JSON.value), ("out", OUT.value)):
-        path = pathlib.Path(value)
-        if value and (flag, value) != ("json", "-") and (path.is_dir() or not path.parent.is_dir()):
-            raise UserError(
-                f"--{flag}={path} cannot be written: {'it' if path.is_dir() else path.parent} is "
-                f"{'a folder' if path.is_dir() else 'not a folder'}"
-            )
+        if value and (flag, value) != ("json", "-"):
+            writable.check_file(pathlib.Path(value), flag)
     if OUT.value and MODE.value == "embed":
         from jaxcnn.train import features
 

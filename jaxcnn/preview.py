@@ -14,7 +14,7 @@ import pathlib
 from absl import flags
 
 from jaxcnn import command
-from jaxcnn.config import UserError
+from jaxcnn.command import writable
 from jaxcnn.machine.extras import need
 
 CONFIG = command.define_config("The config whose augmentation is drawn: a file of configs/, with :variant if wanted.")
@@ -30,9 +30,7 @@ def main() -> int:
     if SEED.value is not None:
         config = dataclasses.replace(config, seed=SEED.value)
     out = pathlib.Path(OUT.value)
-    if out.is_dir() or not out.parent.is_dir():
-        what = "is a folder" if out.is_dir() else f"lies in {out.parent}, which does not exist"
-        raise UserError(f"--out={out} {what}; name a file in a folder that exists")
+    writable.check_file(out)
     need("report", "the picture", "matplotlib")
     from jaxcnn.data.source import open_splits
     from jaxcnn.text import save_picture

@@ -17,6 +17,7 @@ from absl import flags
 
 from jaxcnn import command
 from jaxcnn.command import network as chosen
+from jaxcnn.command import writable
 from jaxcnn.config import UserError, convert
 from jaxcnn.machine.extras import need
 
@@ -37,7 +38,7 @@ def main() -> int:
     """Make the measurements given by the flags; return the exit code."""
     out = pathlib.Path(OUT.value) if OUT.value else None
     if out is not None:
-        chosen.check_place(out)
+        writable.check_file(out)
         need("report", f"--out={out}", "matplotlib")
     from jaxcnn.data.corruptions import KINDS
 

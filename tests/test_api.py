@@ -323,8 +323,10 @@ def test_logits_probabilities_and_features_are_numpy_arrays_that_fit_together(ru
     network = run.network
     logits, probabilities, features = network(images), network.probabilities(images), network.features(images)
     assert logits.shape == (70, 10) and logits.dtype == np.float32 and features.shape == (70, 16)
-    exponential = np.exp(logits - logits.max(1, keepdims=True))
-    np.testing.assert_allclose(probabilities, exponential / exponential.sum(1, keepdims=True), rtol=1e-5)
+    scaled = (logits - logits.max(1, keepdims=True)) / network.trained.fitted.get("temperature", 1.0)
+    exponential = np.exp(scaled)
+    np.testing.assert_allclose(probabilities, exponential / exponential.sum(1, keepdims=True), rtol=1e-4)
+    assert network.predict(images[:1])[0]["probability"] == pytest.approx(probabilities[0].max(), rel=1e-5)
     head = network.variables["params"]["classifier"]
     np.testing.assert_allclose(features @ head["kernel"].T + head["bias"], logits, atol=1e-4)
     assert network.features(images[:2], "conv3").shape == (2, 4, 4, 16)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -132,6 +133,29 @@ def test_a_file_cut_or_flipped_at_any_byte_is_refused_in_one_line(tmp_path):
         with pytest.raises(UserError) as caught:
             files.read(path)
         assert "\n" not in str(caught.value)
+
+
+def bomb(shapes):
+    """A file of a few bytes with a right checksum, whose header claims zeros."""
+    empty = {"kind": "shared", "values": 0, "index_bits": 1, "symbols": 0, "bytes": [0, 0]}
+    arrays = [{"name": name, "shape": shape} | empty for name, shape in shapes.items()]
+    header = json.dumps({"arrays": arrays, "facts": {}}).encode()
+    alphabets = bytes(3 * len(shapes))  # one value and two distances without a word
+    deflated = zlib.compress(struct.pack("<I", len(header)) + header + alphabets)
+    body = struct.pack("<I", len(deflated)) + deflated
+    return compressed.MAGIC + hashlib.sha256(body).digest() + body
+
+
+def test_zeros_are_not_allocated_because_a_header_claims_them(tmp_path):
+    path, small_enough = tmp_path / "a.jxc", {str(i): [2**10, 2**10] for i in range(4)}
+    path.write_bytes(bomb(small_enough))
+    assert sum(each.size for each in files.read(path)[0].values()) == 2**22
+    with pytest.raises(UserError, match=r"^the file has the weights of another network than the run"):
+        files.read(path, wanted={"a": (2, 3)})
+    for shapes in ({"a": [2**26]}, {str(i): [2**20] for i in range(5)}, {str(i): [2**31] for i in range(99)}):
+        path.write_bytes(bomb(shapes))
+        with pytest.raises(UserError, match=r"is damaged \(it claims [0-9,]+ weights in [0-9,]+ bytes, which is no"):
+            files.read(path)
 
 
 def test_a_file_that_was_made_up_with_the_right_checksum_is_refused_or_read_but_never_a_bug(tmp_path):

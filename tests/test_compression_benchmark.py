@@ -20,6 +20,7 @@ SUMMARY = {
     "headline_kind": {"label": "accuracy", "better": "higher", "percent": True},
 }
 INT8 = "this processor has no instructions for int8"
+ADVICE = ": expect a smaller file"  # is not told beside what was measured
 
 
 def coded(accuracy: float, scale: int) -> dict:
@@ -49,7 +50,7 @@ def run_of(seed: int) -> dict:
         "name": "small",
         "seed": seed,
         "summary": SUMMARY,
-        "measured": {"files": files, "seconds": seconds, "int8": INT8},
+        "measured": {"files": files, "seconds": seconds, "int8": INT8 + ADVICE},
         "coded": {"pruned": coded(0.88, 5), "tuned": coded(0.89, 4)},
         "coded_bytes": {"pruned": 40, "tuned": 32},
         "costs": {"before": {"parameters": 4000, "flops": 9000}, "after": {"parameters": 1000, "flops": 3000}},
@@ -76,6 +77,24 @@ def test_the_table_has_each_form_with_bytes_of_its_file_and_its_own_figure():
         f"FLOPs of an image 9,000 → 3,000. T{INT8[1:]}. "
         "The figures of files of ONNX and of LiteRT differ by at most 0.20%."
     )
+
+
+def test_runs_of_one_network_and_set_share_a_table_with_their_spread_and_paired_differences():
+    runs = [run_of(seed) | {"name": f"small_seed{seed}"} for seed in range(2)]
+    for form in compression_report.FORMS:  # the second run is better by 4 points in all its forms but the slimmed one
+        for name in ("whole.none", "whole.float16", "whole.int8"):
+            file = runs[1]["measured"]["files"][f"{name}.{form}"]
+            runs[1]["measured"]["files"][f"{name}.{form}"] = file | {"figures": {"top1_accuracy": 0.94}}
+    other = run_of(0) | {"name": "other", "summary": SUMMARY | {"data": "another set"}}
+    record = {"command": "…", "date": "2026-01-01", "peers": {"jaxcnn": {}}, "runs": [*runs, other]}
+    lines = compression_report.markdown(record).splitlines()
+    assert [line for line in lines if line.startswith("###")] == ["### small_seed0, small_seed1", "### other"]
+    assert any("; 2 runs, 2 seeds of what was trained on." in line for line in lines)
+    for line in (
+        "| int8 | 250 | 4.0 | 92.00% ± 2.83% | +0.00 |  | 1.00 | 0.50 |",
+        "| fewer channels | 400 | 2.5 | 86.00% ± 1.41% | -6.00 ± 1.41 | 1.50 | 1.00 | 1.00 |",
+    ):
+        assert line in lines, line
 
 
 def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +16,16 @@ from jax import export
 from jaxcnn import config as configs
 from jaxcnn import models
 from jaxcnn.config import UserError
+from jaxcnn.data.batch import Constants
 from jaxcnn.deploy import card, digest, latency, onnx_file, predictor, runtimes, stablehlo, verify, web, web_runtime
 from jaxcnn.graphs import graph, lowering
+from jaxcnn.machine import instructions
 from jaxcnn.models import activations, attention, context
 from jaxcnn.models.group_norm import GroupNorm
-from jaxcnn.train import assess, trained
+from jaxcnn.serve.service import Decoded, Service
+from jaxcnn.tasks import by_name
+from jaxcnn.train import assess, exported, of_facts, predict, seals, trained
+from jaxcnn.weights import compressed
 from tests import digits, runs, small
 
 # The logits go through at most 54 layers, each of sums of at most 700 products, whose roundings of 2^-24 add up like a
@@ -32,6 +38,7 @@ NETWORKS = {  # each has what no other here has
     "efficientnet_lite0: depthwise, ReLU6": ({"name": "efficientnet_lite0", "form": "imagenet", "width": 0.25}, 32),
     "squeezenet1_1: joined channels": ({"name": "squeezenet1_1", "width": 0.125}, 18),
     "airbench_residual: GELU": ({"name": "airbench_residual", "width": 1 / 32}, 14),
+    **{each: ({"name": "alexnet", "width": 1 / 32, "attention": each}, 16) for each in attention.METHODS},
 }
 
 
@@ -172,6 +179,33 @@ def test_a_wrong_file_is_told_by_its_differences(run, kept_programs):
     assert accuracies[0] > accuracies[1]
 
 
+@pytest.mark.parametrize(
+    ("task", "wrong", "agreement", "words"),
+    [
+        ("regression", -1.0, None, "largest difference of a number 6 (their standard deviation is 2.24); R² against"),
+        ("multilabel", 0.0, 0.5, "the same labels for 50.00%"),  # of one label: half of them are above its threshold
+        ("classification", -1.0, 0.0, "the same largest logit for 0.00%"),
+    ],
+)
+def test_answers_are_compared_by_their_task(task, wrong, agreement, words):
+    of_run = np.float32([[-3], [-1], [1], [3]]) if task != "classification" else np.float32([[1, 2], [2, 1]])
+    constants = Constants(np.zeros(1), np.ones(1), {"target_mean": np.float32([5]), "target_std": np.float32([1])})
+    network = types.SimpleNamespace(
+        spec=types.SimpleNamespace(task=by_name.make(configs.Task(name=task), of_run.shape[1])),
+        class_names=("a", "b")[: of_run.shape[1]], constants=constants, fitted={"thresholds": [0.7]},
+    )  # fmt: skip
+
+    def verdict(of_file):
+        told = verify._alike(network, of_run, of_file)
+        return verify.Verdict("it", 4, **told, figures=[], size=1, latency=1.0)
+
+    of_file = of_run * wrong if task != "multilabel" else np.float32([[-3], [1], [0.5], [3]])
+    right, other = verdict(of_run), verdict(of_file)
+    assert right.difference == 0 and right.agreement in (1.0, None) and right.r2 in (1.0, None)
+    assert words in other.lines()[1] and other.agreement == agreement
+    assert task != "regression" or other.r2 == -3.0
+
+
 def test_files_tell_what_their_user_must_know_and_have_any_batch_size(run):
     _, split, folder = run
     session = onnxruntime.InferenceSession(folder / "a.onnx")
@@ -211,6 +245,75 @@ def test_files_cut_or_flipped_anywhere_are_refused_in_one_line(run, name, tmp_pa
         with pytest.raises(UserError) as caught:
             runtimes.of_file(path)
         assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_facts_beside_a_file_that_were_changed_are_refused_and_those_of_earlier_versions_are_read(run, tmp_path):
+    _, _, folder = run
+    path, beside = tmp_path / "a.stablehlo", tmp_path / "a.stablehlo.json"
+    path.write_bytes((folder / path.name).read_bytes())
+    whole = (folder / beside.name).read_text()
+    facts = json.loads(whole)
+    for text in (whole.replace('"7"', '"1"'), whole.replace('"sha256_of_facts": "', '"sha256_of_facts": "0')):
+        assert text != whole
+        beside.write_text(text)
+        with pytest.raises(UserError, match=r"a\.stablehlo\.json is damaged or was changed; export the run again"):
+            runtimes.of_file(path)
+    facts.pop("sha256_of_facts")
+    beside.write_text(json.dumps(facts))
+    assert runtimes.of_file(path).facts == facts
+
+
+def test_a_file_alone_is_served_with_the_answers_of_its_run(run, tmp_path, kept_programs):
+    network, split, folder = run
+    assert network.fitted["temperature"] != 1
+    exported.write(network, "jaxcnn", tmp_path / "a.safetensors")
+    compressed.write(tmp_path / "a.jxc", seals.on_host(network.variables), exported.facts(network))
+    images = np.asarray(split.read(np.arange(3)))
+    wanted = predict.answers(network, images)
+    for path in (folder / "a.onnx", tmp_path / "a.safetensors", tmp_path / "a.jxc"):
+        runtime = runtimes.of_file(path)
+        service = Service(of_facts.of(runtime.facts, "it"), 4, max_megapixels=1.0, file=runtime)
+        for answer, other in zip(service.answers([Decoded(each) for each in images]), wanted, strict=True):
+            assert answer["label"] == other["label"]
+            assert answer["probability"] == pytest.approx(other["probability"], abs=1e-4)
+        assert service.facts()["temperature"] == network.fitted["temperature"]
+        assert (runtime.reading > 0) == (path.suffix in runtimes.WEIGHTS)
+
+
+def test_probabilities_have_the_temperature_of_validation_unless_thresholds_are_for_those_without():
+    task = by_name.make(configs.Task(), 2)
+    for fitted, wanted in (({}, 2.0), ({"temperature": 0.5}, 4.0), ({"temperature": 0.5, "thresholds": [0.1]}, 2.0)):
+        (answer,) = task.evaluation.answers(np.float32([[0, 2]]), ("a", "b"), None, fitted)
+        assert answer["label"] == "b" and answer["probability"] == pytest.approx(1 / (1 + np.exp(-wanted)), rel=1e-6)
+
+
+def test_a_file_of_int8_tells_the_instructions_of_the_processor_and_others_do_not():
+    plain = runtimes.Runtime("it", lambda images: images, (8, 8, 1), "uint8", 1)
+    assert runtimes.of_int8(plain) == ""
+    assert runtimes.of_int8(dataclasses.replace(plain, facts={"quantize": "int8"})) == instructions.in_words()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"config": None}, "it does not tell its network; export the run again, or give the folder of its run, too"),
+        ({"class_names": 3}, "it does not tell its network"),
+        ({"image_shape": [8, 8, 10**9]}, "it does not tell its network"),
+        ({"std": [0.0]}, "it does not tell its network"),
+        ({"fitted": {"temperature": 0}}, "it does not tell its network"),
+        ({"constants": {"a": [1.0]}}, "it does not tell its network"),
+        (
+            {"model": {"name": "os:abort"}},
+            "config.model.name is os:abort, code that is not in the file; give the folder",
+        ),
+        ({"model": {"width": "x"}}, "it has facts of another version (config.model.width must be"),
+    ],
+)
+def test_facts_that_tell_no_network_are_refused_and_run_nothing(run, change, words):
+    told = of_facts.parsed(predictor.facts(run[0]))
+    with pytest.raises(UserError) as caught:
+        of_facts.of(told | change, "it")
+    assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("in_jax", [False, True])
@@ -279,7 +382,18 @@ def test_the_commands_write_verify_and_time_a_file_and_tell_wrong_flags_in_one_l
     for module, wrong, words in (
         ("jaxcnn.export", ("--verify", "--format=safetensors"), "--verify runs a whole network"),
         ("jaxcnn.export", ("--format=web", f"--out={tmp_path}/page", "--runtime=jaxcnn"), "has no ort.wasm.min.mjs"),
+        ("jaxcnn.export", ("--format=onnx", "--calibration=minmax"), "--calibration is for --quantize=int8; leave it"),
+        ("jaxcnn.export", ("--format=onnx", "--names=timm"), "--names is for --format=safetensors, not onnx; leave"),
+        ("jaxcnn.export", ("--format=onnx", "--split=test"), "--split is for --verify; leave it out"),
+        (
+            "jaxcnn.export",
+            ("--format=stablehlo", "--nofold"),
+            "--fold is for --format=onnx, savedmodel, tflite or web,",
+        ),
         ("jaxcnn.latency", ("--batches=1,0",), "batch sizes are numbers from 1"),
+        ("jaxcnn.latency", ("--runtime=jax",), "--runtime is for --file=<file>.onnx; leave it out"),
+        ("jaxcnn.latency", (f"--out={tmp_path}/no/x.json",), f"cannot be written: there is no folder {tmp_path}/no; "),
+        ("jaxcnn.doctor", ("--out=x.png",), "--out is for --data; leave it out"),
     ):
         code, output = runs.run(f"--workdir={folder}/run", *wrong, module=module)
         assert code == 2 and words in output.splitlines()[-1]

@@ -48,15 +48,20 @@ def service(run):
 IMAGE = png(np.random.default_rng(0).integers(0, 255, (8, 8), np.uint8))
 
 
-async def ask(interface, body=IMAGE, path="/predict", method="POST", parts=None, leaves=False, **headers):
-    """Status, headers and body of a request to the application, without a socket."""
+async def ask(interface, body=IMAGE, path="/predict", method="POST", parts=None, leaves=False, gone=None, **headers):
+    """Status, headers and body of a request to the application, without a socket.
+
+    The client leaves before the end of its body (`leaves`), or after it (at the event `gone`).
+    """
     sent, left = [], list(parts if parts is not None else [body])
 
     async def receive():
         if left:
             part = left.pop(0)
             return {"type": "http.request", "body": part, "more_body": bool(left) or leaves}
-        if not leaves:
+        if gone is not None:
+            await gone.wait()
+        elif not leaves:
             await asyncio.sleep(60)  # a client that sends nothing more
         return {"type": "http.disconnect"}
 
@@ -223,6 +228,53 @@ def test_a_failing_network_is_500_without_a_traceback_and_the_next_request_is_an
 
     (code, _, content), (after, _, _) = served(service, LIMITS, work)
     assert (code, after) == (500, 200) and b"ZeroDivision" not in content and b"its log has more" in content
+
+
+def test_images_of_clients_that_left_are_not_computed_and_counted_apart():
+    service = Slow()
+
+    async def work(interface):
+        gone = asyncio.Event()
+        first = asyncio.create_task(ask(interface, gone=gone))  # is being computed when it leaves
+        await asyncio.sleep(0.05)
+        leaving = [asyncio.create_task(ask(interface, gone=gone)) for _ in range(2)]
+        staying = asyncio.create_task(ask(interface))
+        await asyncio.sleep(0.05)
+        gone.set()
+        left = [(await each)[0] for each in (first, *leaving)]
+        await asyncio.sleep(0.05)
+        places, waiting = interface.bound.under_way, interface.batchers["digits"].waiting
+        service.go.set()
+        code = (await staying)[0]
+        return left, places, waiting, code, interface.bound.under_way, interface.metrics["digits"]
+
+    left, places, waiting, code, after, counted = served(service, LIMITS, work)
+    assert (left, code) == ([499] * 3, 200) and counted.responses == {499: 3, 200: 1}
+    assert (places, waiting, after) == (2, 1, 0)  # the image that is being computed keeps its place
+    assert service.sizes == [1, 1] and counted.images == 2 and counted.dropped == 2
+
+
+def test_after_its_deadline_a_request_gets_504_and_one_that_would_wait_longer_is_refused_at_once():
+    service = Slow()
+    limits = Limits(body=20_000, seconds=1.0, requests=9, wait=0.0, deadline=0.1)
+
+    async def work(interface):
+        late = [asyncio.create_task(ask(interface)) for _ in range(2)]
+        codes = [(await each)[0] for each in late]
+        await asyncio.sleep(0.1)
+        service.go.set()  # this batch took 0.2 s, so the next one is expected to
+        while interface.bound.under_way:
+            await asyncio.sleep(0.01)
+        service.go.clear()
+        alone = asyncio.create_task(ask(interface))  # is admitted: nothing is ahead of it
+        await asyncio.sleep(0.01)
+        code, headers, content = await ask(interface)
+        service.go.set()
+        return codes, (await alone)[0], code, headers, content, interface.metrics["digits"].dropped
+
+    codes, alone, code, headers, content, dropped = served(service, limits, work)
+    assert codes == [504, 504] and dropped == 1 and alone == 200
+    assert code == 429 and headers["retry-after"] == "1" and b"more than the 0.1 s" in content
 
 
 def test_an_image_waits_for_others_no_longer_than_said():

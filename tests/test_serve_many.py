@@ -213,17 +213,25 @@ def test_networks_are_asked_by_name_and_counted_by_name_under_one_bound():
     assert 'jaxcnn_images_total{model="b"} 1' in lines and 'jaxcnn_batch_images_count{model="a"} 1' in lines
 
 
+def test_the_address_of_a_server_is_a_url():
+    assert connections.address("::1", 8000) == "http://[::1]:8000/"
+    assert connections.address("127.0.0.1", 80) == "http://127.0.0.1:80/"
+
+
 def test_networks_are_named_by_flags_or_by_their_folder(tmp_path):
     file = tmp_path / "b" / "model.onnx"
     file.parent.mkdir()
     file.touch()
+    (tmp_path / "b" / "config.json").touch()
     found = models.places(f"{tmp_path}/-a b", "", [f"b={tmp_path}/b", f"int8={file}"])
     assert [(each.name, each.folder.name, each.file) for each in found] == [
         ("a-b", "-a b", None), ("b", "b", None), ("int8", "b", file),
     ]  # fmt: skip
+    (tmp_path / "b" / "config.json").unlink()
+    alone = models.places("", f"{tmp_path}/net v2.onnx", [f"int8={file}"])
+    assert [(each.name, each.folder) for each in alone] == [("net-v2", None), ("int8", None)]
     for workdir, of_file, flags, words in (
         ("", "", [], "--workdir=<folder of a run> is missing"),
-        ("", "x.onnx", ["a=b"], "--workdir=<folder of a run> is missing"),
         ("", "", ["runs/a"], "has no name and folder"),
         ("", "", ["a="], "has no name and folder"),
         ("", "", ["a/b=c"], "a name has up to 64 letters"),

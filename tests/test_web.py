@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcnn.command import network as chosen
+from jaxcnn.command import writable
 from jaxcnn.config import UserError
 from jaxcnn.data import decode
 from jaxcnn.deploy import web, web_runtime
@@ -89,14 +89,14 @@ def test_images_and_answers_that_a_page_cannot_show_and_places_that_hold_others_
         with pytest.raises(UserError, match=words):
             web.begin(network_of(**changes), tmp_path / "page")
     assert web.begin(network_of(), tmp_path / "page") == tmp_path / "page" / "model.onnx"
-    chosen.check_folder(tmp_path / "page", "web", web.FACTS, "page")
+    writable.check_folder(tmp_path / "page", "web", web.FACTS, "page")
     (tmp_path / "page" / "mine.txt").touch()
     with pytest.raises(UserError, match="is not empty, and holds no page"):
-        chosen.check_folder(tmp_path / "page", "web", web.FACTS, "page")
+        writable.check_folder(tmp_path / "page", "web", web.FACTS, "page")
     with pytest.raises(UserError, match="is a file; --format=web writes a folder"):
-        chosen.check_folder(tmp_path / "page" / "mine.txt", "web", web.FACTS, "page")
+        writable.check_folder(tmp_path / "page" / "mine.txt", "web", web.FACTS, "page")
     with pytest.raises(UserError, match="none is no folder"):
-        chosen.check_folder(tmp_path / "none" / "page", "web", web.FACTS, "page")
+        writable.check_folder(tmp_path / "none" / "page", "web", web.FACTS, "page")
 
 
 def test_the_order_in_which_pillow_resizes_the_axes_is_found():

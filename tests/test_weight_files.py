@@ -1,5 +1,6 @@
 """Weights in files fit a network or are refused in one line; nothing is left unexplained."""
 
+import contextlib
 import io
 import json
 import pickle
@@ -134,6 +135,22 @@ def test_safetensors_and_npz_are_read_as_they_were_written(tmp_path):
         read, found = files.read(tmp_path / name)
         assert found == told and read.keys() == arrays.keys()
         assert all(np.array_equal(read[key], arrays[key]) for key in arrays)
+
+
+def test_safetensors_of_ours_that_were_changed_anywhere_are_refused_and_others_have_no_checksum(tmp_path):
+    path = tmp_path / "a.safetensors"
+    files.write(path, {"a": np.arange(6, dtype=np.float32)}, {"class_names": '["7"]'})
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with contextlib.suppress(UserError):
+            files.read(path)
+            # Only a flip in the name of the checksum leaves a file that can be read, as one without a checksum.
+            assert b"jaxcnn_sha256" not in path.read_bytes()
+    path.write_bytes(whole.replace(b'"7', b'"1').replace(b'\\"7', b'\\"1'))
+    refused("is damaged or was changed (its checksum is another); export the run again", files.read, path)
+    save_file({"a": np.zeros(2, np.float32)}, path, {"class_names": "[]"})
+    assert files.read(path)[1] == {"class_names": "[]"}
 
 
 def test_what_is_damaged_or_may_run_code_is_refused_in_one_line(tmp_path):

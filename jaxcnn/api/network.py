@@ -11,6 +11,7 @@ from jaxcnn.api import images as forms
 from jaxcnn.api.errors import python_words
 from jaxcnn.api.shown import Predictions
 from jaxcnn.config import UserError
+from jaxcnn.tasks.temperature import temperature_of
 from jaxcnn.train import predict, trained
 
 
@@ -44,12 +45,13 @@ class Network:
         return self._outputs(images, None)
 
     def probabilities(self, images: Any) -> Float32[np.ndarray, "n k"]:
-        """The probability of each class, for each image.
+        """The probability of each class, for each image, with the temperature that was fitted to validation.
 
         Raises:
           UserError: the task has no probabilities (regression); and as `__call__`.
         """
-        probabilities = self.trained.spec.task.evaluation.probabilities(self(images))
+        scaled = self(images) / np.float32(temperature_of(self.trained.fitted))
+        probabilities = self.trained.spec.task.evaluation.probabilities(scaled)
         if probabilities is None:
             raise UserError(f"config.task.name={self.trained.config.task.name!r} has no probabilities")
         return probabilities

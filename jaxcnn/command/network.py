@@ -66,26 +66,3 @@ def define() -> Chosen:
         flags.DEFINE_string("checkpoint", "tested", CHECKPOINT),
         flags.DEFINE_enum("weights", "", ["", "last", "ema"], weights),
     )
-
-
-def check_place(out: pathlib.Path) -> None:
-    """Refuse an --out at which no file can be written, before any work is done."""
-    if out.is_dir() or not out.parent.is_dir():
-        raise UserError(f"--out={out} cannot be written: {out if out.is_dir() else out.parent} is no place for a file")
-
-
-def check_folder(folder: pathlib.Path, kind: str, mark: str, held: str) -> None:
-    """Refuse an --out where the folder of a format cannot be, or that holds anything but an earlier such folder.
-
-    Args:
-      folder: --out.
-      kind: the format.
-      mark: a file that every such folder has.
-      held: what such a folder holds, in words.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out={folder} is a file; --format={kind} writes a folder")
-    if not folder.resolve().parent.is_dir():
-        raise UserError(f"--out={folder} cannot be written: {folder.parent} is no folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / mark).is_file():
-        raise UserError(f"--out={folder} is not empty, and holds no {held}; give a folder that is new or empty")

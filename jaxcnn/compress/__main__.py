@@ -33,6 +33,7 @@ from absl import flags
 
 from jaxcnn import command
 from jaxcnn.command import network as chosen
+from jaxcnn.command import unused, writable
 from jaxcnn.config import UserError
 from jaxcnn.text import as_markdown, counted, markdown_table, shown
 
@@ -85,9 +86,9 @@ def main() -> int:
         raise UserError("--card describes a finished network; train the shared values first, then use --method=deep")
     if CARD.value and (CHECK.value or SENSITIVITY.value):
         raise UserError("--card needs a file that is written; leave --check and --sensitivity out")
-    for flag, methods in OF_METHODS.items():
-        if flags.FLAGS[flag].present and METHOD.value not in methods:
-            raise UserError(f"--{flag} is for --method={' and '.join(methods)}, not {METHOD.value}; leave it out")
+    unused.refuse_beside("method", METHOD.value or "", OF_METHODS, word="and")
+    if CHECK.value or SENSITIVITY.value:
+        unused.refuse(("conv_bits", "dense_bits", "layer_bits"), "is for a file that is written")
     return {"deep": _deep, "filters": _filters, "share": _share_values}[METHOD.value or ""](folder)
 
 
@@ -97,14 +98,16 @@ def _deep(folder: pathlib.Path) -> int:
     if SENSITIVITY.value and (CHECK.value or OUT.value):
         raise UserError("--sensitivity writes sensitivity-<step>.json into the workdir; leave --out and --check out")
     from jaxcnn.compress import deep, sensitivity
-    from jaxcnn.train import workdir
+    from jaxcnn.train import seals, workdir
     from jaxcnn.weights import files
 
     bits = _bits()
-    arrays = files.read(pathlib.Path(CHECK.value))[0] if CHECK.value else {}
+    if CHECK.value:
+        files.check(pathlib.Path(CHECK.value))
     network = _load()
     split = _split(network, folder)
     if CHECK.value:
+        arrays, _ = files.read(pathlib.Path(CHECK.value), wanted=seals.shapes(network.variables))
         figures = deep.with_arrays(network, arrays).evaluate(split)
         print(f"{CHECK.value} on {split.description}:", *network.spec.task.evaluation.describe(figures), sep="\n")
         return 0
@@ -117,7 +120,7 @@ def _deep(folder: pathlib.Path) -> int:
         sensitivity.draw(whole, lines, headline, file.with_suffix(".png"))
         return 0
     out = pathlib.Path(OUT.value) if OUT.value else folder / f"{network.step}.jxc"
-    chosen.check_place(out)
+    writable.check_file(out)
     rows, layers = deep.compress(network, split, out, bits, lambda line: print(f"jaxcnn: {line}", flush=True))
     if not any(layer.live < layer.weights for layer in layers):
         print("jaxcnn: no weight is zero; train with --config.prune.sparsity=0.9, which saves most")

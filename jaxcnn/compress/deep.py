@@ -71,11 +71,8 @@ def with_arrays(trained: Trained, arrays: Mapping[str, np.ndarray]) -> Trained:
     Raises:
       UserError: the weights belong to another network.
     """
-    wanted = {name: leaf.shape for name, leaf in seals.leaves(trained.variables)}
-    if wanted != {name: each.shape for name, each in arrays.items()}:
-        raise UserError(
-            "the file has the weights of another network than the run; give the workdir from which it was made"
-        )
+    if seals.shapes(trained.variables) != {name: each.shape for name, each in arrays.items()}:
+        raise compressed.OtherNetwork
     return dataclasses.replace(trained, variables=seals.replaced(trained.variables, arrays))
 
 

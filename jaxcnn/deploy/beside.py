@@ -1,4 +1,7 @@
-"""A file with its facts and its SHA-256 in <file>.json beside it, by which a damaged one is refused."""
+"""A file with its facts and its SHA-256 in <file>.json beside it, by which a damaged one is refused.
+
+The facts have a SHA-256 of their own, which earlier versions did not write.
+"""
 
 import hashlib
 import json
@@ -10,6 +13,8 @@ from jaxcnn.config import UserError
 from jaxcnn.machine import json_text, whole_files
 from jaxcnn.text import shown
 from jaxcnn.train import workdir
+
+OF_FACTS = "sha256_of_facts"  # the fact that is the SHA-256 of all others
 
 
 def write(path: pathlib.Path, content: bytes, facts: Mapping[str, str]) -> None:
@@ -28,8 +33,8 @@ def write(path: pathlib.Path, content: bytes, facts: Mapping[str, str]) -> None:
 def seal(path: pathlib.Path, facts_file: pathlib.Path, facts: Mapping[str, str]) -> None:
     """Write the facts of a file that is there, with its SHA-256. Raises OSError."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    told = dict(facts) | {"sha256": json.dumps(digest)}
-    workdir.write_json(facts_file, {name: json_text.parse_or_keep(value) for name, value in told.items()})
+    told = {name: json_text.parse_or_keep(value) for name, value in facts.items()} | {"sha256": digest}
+    workdir.write_json(facts_file, told | {OF_FACTS: _digest_of(told)})
 
 
 def read(path: pathlib.Path, facts_file: pathlib.Path | None = None) -> tuple[bytes, dict[str, Any]]:
@@ -47,7 +52,14 @@ def read(path: pathlib.Path, facts_file: pathlib.Path | None = None) -> tuple[by
         raise UserError(f"{shown(str(facts_file))} is damaged; export the run again") from error
     if not isinstance(facts, dict) or facts.get("sha256") != hashlib.sha256(content).hexdigest():
         raise UserError(f"{shown(str(path))} is not the file that {facts_file.name} tells of; export the run again")
+    if facts.pop(OF_FACTS, None) not in (None, _digest_of(facts)):
+        raise UserError(f"{shown(str(facts_file))} is damaged or was changed; export the run again")
     return content, facts
+
+
+def _digest_of(facts: Mapping[str, Any]) -> str:
+    """The SHA-256 of facts, whatever their order and spaces in the file."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _beside(path: pathlib.Path) -> pathlib.Path:

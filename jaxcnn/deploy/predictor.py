@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Num
 from jaxcnn.learn import inference, quantized
 from jaxcnn.learn.network import unrounded
 from jaxcnn.models import context
+from jaxcnn.tasks.temperature import temperature_of
 from jaxcnn.train import exported
 from jaxcnn.train.trained import Trained
 
@@ -56,16 +57,13 @@ def output_name(trained: Trained) -> str:
 
 def facts(trained: Trained) -> dict[str, str]:
     """What a user of the file must know, as JSON texts."""
-    data, dtype = trained.config.data, trained.spec.image_dtype
-    finds = trained.spec.task.finds
-    resized = data.resize if data.image_size else "none: images have this size already"
+    dtype, finds = trained.spec.image_dtype, trained.spec.task.finds
     told = {
         "input": f"{INPUT}: {dtype} [batch, height, width, channels], {PIXELS[dtype]}; normalised inside",
         "output": OUTPUT_IN_WORDS if finds is None else finds.found_in_words,
-        "task": trained.config.task.name,
-        "image_dtype": dtype,
-        "resize": resized,
     }
+    if (temperature := temperature_of(trained.fitted)) != 1:
+        told["output"] += f"; divided by {temperature!r}, they give calibrated probabilities"
     return exported.facts(trained) | {name: json.dumps(value) for name, value in told.items()}
 
 

@@ -5,6 +5,7 @@ An ONNX file is run without importing JAX, so that what is measured of it is its
 
 import dataclasses
 import pathlib
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from jaxtyping import Float, Num
 
 from jaxcnn.config import UserError
 from jaxcnn.deploy import digest
-from jaxcnn.machine import extras, json_text
+from jaxcnn.machine import extras, instructions, json_text
 from jaxcnn.text import shown
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 Call = Callable[[Num[np.ndarray, "b h w c"]], Float[np.ndarray, "b k"]]
 
 ONNX, STABLEHLO, LITE = ".onnx", ".stablehlo", ".tflite"  # endings of names
+WEIGHTS = (".jxc", ".safetensors")  # of files that have no more than the weights, and facts that tell the network
 FOUND = ", with finding what the outputs say"  # after the name
 NOT_FOUND = ", the outputs alone"
 PIXELS = ("uint8", "uint16", "float32")
@@ -38,6 +40,7 @@ class Runtime:
       image_dtype: of the images.
       size: bytes of the file; of a run, of its weights.
       facts: of the file.
+      reading: seconds for reading a file of weights, its decoding included; of other files 0.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Runtime:
     image_dtype: str
     size: int
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    reading: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +96,8 @@ def of_file(path: pathlib.Path, threads: int = 0, in_jax: bool = False) -> Runti
       UserError: it cannot be read, or does not tell its images.
     """
     size = None
+    if path.suffix in WEIGHTS:
+        return _of_weights(path)
     if path.suffix == ONNX and in_jax:
         import jax
 
@@ -120,12 +126,29 @@ def of_file(path: pathlib.Path, threads: int = 0, in_jax: bool = False) -> Runti
     else:
         raise UserError(
             f"{shown(str(path))} is no exported network; its name must end with {ONNX}, {STABLEHLO} or {LITE}, as "
-            "those of jaxcnn.export do"
+            f"those of jaxcnn.export do, or with {' or '.join(WEIGHTS)}, as weights of jaxcnn do"
         )
     shape, dtype = facts.get("image_shape"), facts.get("image_dtype")
     if not isinstance(shape, list) or len(shape) != 3 or dtype not in PIXELS:
         raise UserError(f"{shown(str(path))} does not tell the size of its images; export the run again")
     return Runtime(name, call, (shape[0], shape[1], shape[2]), dtype, size or path.stat().st_size, facts)
+
+
+def of_int8(runtime: Runtime) -> str:
+    """For a file of int8 a line on the instructions of this processor for it (`machine.instructions`); else empty."""
+    return instructions.in_words() if runtime.facts.get("quantize") == "int8" else ""
+
+
+def _of_weights(path: pathlib.Path) -> Runtime:
+    """The network whose weights and facts a file has, in JAX."""
+    from jaxcnn.train import of_facts
+
+    began = time.perf_counter()
+    network, facts = of_facts.read(path)
+    found = of_run(network)
+    name = f"{found.name}, weights of {path.name}"
+    size, seconds = path.stat().st_size, time.perf_counter() - began
+    return dataclasses.replace(found, name=name, size=size, facts=facts, reading=seconds)
 
 
 def _onnx_in_jax(path: pathlib.Path) -> tuple[Call, dict[str, Any]]:

@@ -9,9 +9,10 @@ import numpy as np
 from jaxcnn.data.batch import Split
 from jaxcnn.deploy.runtimes import Runtime
 from jaxcnn.learn import programs
-from jaxcnn.tasks.task import Task
 from jaxcnn.train.trained import Trained
 
+ALIKE = {"label": "the same largest logit", "labels": "the same labels"}  # by what an answer has
+NUMBERS = "values"  # what an answer of a regression has
 WARM_UP, CALLS = 3, 30  # of one image, for the latency
 
 
@@ -31,14 +32,16 @@ class Verdict:
     Attributes:
       runtime: what ran it.
       examples: of the split.
-      difference: the largest of a logit; None of a task that finds.
-      scale: the standard deviation of the run's logits, beside which the difference is small or not; None likewise.
-      agreement: the share of examples with the same largest logit, or of what the run finds that the file finds, too;
-        None if the task cannot tell.
+      difference: the largest of an output (of a regression: of a number in its units); None of a task that finds.
+      scale: the standard deviation of the run's outputs, beside which the difference is small or not; None likewise.
+      agreement: the share of examples with the same answer (`ALIKE`), or of what the run finds that the file finds,
+        too; None if the task cannot tell.
       figures: (name, of the run, of the file): the mean loss and metrics, or the recorded figures of a task that finds.
       size: bytes of the file.
       latency: the median of one image in the file's runtime, seconds.
       beside: (bytes, latency) of the same network in a file of float32, timed in turns with this one, if there is one.
+      same: what is the same of these examples, in words.
+      r2: of a regression, the R² of the file's numbers with those of the run as the truth; of several the smallest.
     """
 
     runtime: str
@@ -50,6 +53,8 @@ class Verdict:
     size: int
     latency: float
     beside: tuple[int, float] | None = None
+    same: str = ""
+    r2: float | None = None
 
     def lines(self) -> list[str]:
         """The verdict for a person."""
@@ -65,8 +70,13 @@ class Verdict:
     def _alike(self) -> list[str]:
         share = None if self.agreement is None else f"{100 * self.agreement:.2f}%"
         if self.difference is not None:
-            logits = f"a logit {self.difference:.3g} (their standard deviation is {self.scale:.3g})"
-            return [f"  largest difference of {logits}; the same largest logit for {share}"]
+            what = "a logit" if self.r2 is None else "a number"
+            line = (
+                f"  largest difference of {what} {self.difference:.3g} (their standard deviation is {self.scale:.3g})"
+            )
+            if self.r2 is not None:
+                return [f"{line}; R² against the run {self.r2:.6f}"]
+            return [line if share is None else f"{line}; {self.same} for {share}"]
         return [] if share is None else [f"  {share} of what the run is sure to find, the file finds, too"]
 
     def _beside(self) -> list[str]:
@@ -103,7 +113,7 @@ def verify(
     return Verdict(
         runtime=runtime.name,
         examples=len(split),
-        **_alike(network.spec.task, outputs, found),
+        **_alike(network, outputs, found),
         figures=[(name, of_run[name], of_file[name]) for name in of_run if name in of_file],
         size=runtime.size,
         latency=latency,
@@ -111,16 +121,34 @@ def verify(
     )
 
 
-def _alike(task: Task, outputs: np.ndarray, found: np.ndarray) -> dict[str, float | None]:
+def _alike(network: Trained, outputs: np.ndarray, found: np.ndarray) -> dict[str, Any]:
     """How far the outputs of the run and of the file agree, or what was found among them."""
+    task = network.spec.task
     if task.finds is not None:
         share = task.finds.agreement(outputs, found) if isinstance(task.finds, Agreeing) else None
         return {"difference": None, "scale": None, "agreement": share}
-    return {
-        "difference": float(np.abs(outputs - found).max()),
-        "scale": float(outputs.std()),
-        "agreement": float(np.mean(outputs.argmax(axis=1) == found.argmax(axis=1))),
-    }
+    of_run, of_file = (
+        task.evaluation.answers(each, network.class_names, network.constants, network.fitted)
+        for each in (outputs, found)
+    )
+    if NUMBERS in of_run[0]:
+        numbers, others = (np.array([[*each[NUMBERS].values()] for each in answers]) for answers in (of_run, of_file))
+        return _measured(numbers, others) | {"agreement": None, "r2": r_squared(others, numbers)}
+    kind = next((name for name in ALIKE if name in of_run[0]), None)
+    same = None if kind is None else np.mean([a[kind] == b[kind] for a, b in zip(of_run, of_file, strict=True)])
+    told = {} if same is None else {"agreement": float(same), "same": ALIKE[kind or ""]}
+    return _measured(outputs, found) | ({"agreement": None} | told)
+
+
+def _measured(outputs: np.ndarray, found: np.ndarray) -> dict[str, Any]:
+    return {"difference": float(np.abs(outputs - found).max()), "scale": float(outputs.std())}
+
+
+def r_squared(found: np.ndarray, truth: np.ndarray) -> float:
+    """The smallest R² of numbers [n, k] of several kinds; of a kind whose true ones are all equal, 1 or -infinity."""
+    error, spread = np.square(found - truth).sum(axis=0), np.square(truth - truth.mean(axis=0)).sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.where(error == 0, 1.0, 1.0 - error / spread).min())
 
 
 def _figures(network: Trained, split: Split, outputs: np.ndarray) -> dict[str, float]:

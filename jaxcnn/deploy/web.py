@@ -17,6 +17,7 @@ from jaxcnn.config import UserError
 from jaxcnn.data import decode
 from jaxcnn.deploy import predictor, web_runtime
 from jaxcnn.machine import json_text, whole_files
+from jaxcnn.tasks.temperature import temperature_of
 from jaxcnn.text import shown
 from jaxcnn.train.trained import Trained
 
@@ -80,6 +81,8 @@ def write(trained: Trained, folder: pathlib.Path, quantize: str, runtime: dict[s
         "step": trained.step,
         "task": trained.config.task.name,
     }
+    if trained.config.task.name == "classification":
+        shown_facts["temperature"] = temperature_of(trained.fitted)
     if trained.config.task.name == "detection":
         shown_facts |= _of_boxes(trained)
     if trained.config.task.name == "multilabel":

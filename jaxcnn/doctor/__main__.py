@@ -24,6 +24,7 @@ from typing import Any
 from absl import flags
 
 from jaxcnn import command
+from jaxcnn.command import unused, writable
 from jaxcnn.config import Config, UserError
 from jaxcnn.machine import hosts
 from jaxcnn.machine.heartbeat import Cluster
@@ -42,6 +43,7 @@ def main() -> int:
     """Run all checks and print the table; return the exit code."""
     if DATA.value:
         return _data()
+    unused.refuse(["out"], "is for --data")
     config = command.read_config(CONFIG) if CONFIG.value is not None else Config()
     cluster = hosts.join(config.hosts)
     from jaxcnn.doctor.checks import examine
@@ -81,6 +83,8 @@ def _data() -> int:
     if CONFIG.value is None:
         raise UserError("--data needs --config=<file or name>; --config.data.source=<source> may name other data")
     config = command.read_config(CONFIG)
+    if OUT.value:
+        writable.check_file(pathlib.Path(OUT.value))
     from rich.table import Table
     from rich.text import Text
 

@@ -16,6 +16,7 @@ from absl import flags
 
 from jaxcnn import command
 from jaxcnn.command import network as chosen
+from jaxcnn.command import writable
 from jaxcnn.config import UserError
 from jaxcnn.machine import malloc
 from jaxcnn.machine.paths import separate
@@ -75,12 +76,7 @@ def main() -> int:
     if MASKS.value and not (places and SCORE.value):
         raise UserError("--masks is for --images with --score")
     out = pathlib.Path(OUT.value)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out={out} is not a folder; choose another")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out={out} cannot be created: {error.strerror}") from None
+    writable.make_folder(out)
     from jaxcnn.explain import given, methods, objects, write
     from jaxcnn.explain.subject import Subject
     from jaxcnn.train import trained

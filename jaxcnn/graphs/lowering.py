@@ -203,6 +203,12 @@ class _Lowering(Objects):
         axis = self._axis(Tensor("", shape, first), params["dimension"])
         return Tensor(self.graph.add("Concat", *names, axis=axis), shape, first)
 
+    def _stack(self, shape: Any, params: Any, *given: Value) -> Tensor:
+        axis = params["axis"]
+        alone = (*shape[:axis], 1, *shape[axis + 1 :])
+        apart = [self._reshape(alone, params, each) if isinstance(each, Tensor) else each for each in given]
+        return self._concatenate(shape, {"dimension": axis}, *apart)
+
     def _slice(self, shape: Any, params: Any, x: Tensor) -> Tensor:
         starts, ends = params["start_indices"], params["limit_indices"]
         steps = params["strides"] or (1,) * len(starts)

@@ -22,4 +22,7 @@ def in_words() -> str:
     if found:
         return f"this processor has instructions for int8 ({', '.join(found)}); how much they bring is what is measured"
     wanted = ", ".join(INT8.values())
-    return f"this processor has no instructions for int8 ({wanted}): expect a smaller file, and little or no speed"
+    return (
+        f"this processor has no instructions for int8 ({wanted}): expect a smaller file, and less time only where most "
+        "of it goes into reading weights"
+    )

@@ -15,6 +15,7 @@ import sys
 from absl import flags
 
 from jaxcnn import command
+from jaxcnn.command import writable
 from jaxcnn.config import Config, UserError, from_config_dict, to_dict
 from jaxcnn.machine.extras import need
 from jaxcnn.text import counted
@@ -70,7 +71,7 @@ def _measure(networks: list[Config], folder: pathlib.Path) -> list[pathlib.Path]
         devices = _powers_of_two(machine["devices"]) if machine["devices"] > 1 else list(VIRTUAL_DEVICES)
     plan = measure.Plan(networks, MODE.value, devices, processes, SECONDS.value, ROUNDS.value)
     measure.check(plan, machine)
-    folder.mkdir(parents=True, exist_ok=True)
+    writable.make_folder(folder)
     print(f"jaxcnn: measuring on {machine['device_kind']}, {counted(len(machine['cores']), 'core')}")
     found = measure.run(plan, machine, print)
     record = report.provenance(sys.argv[1:], found["environment"])
@@ -85,7 +86,7 @@ def _simulate(networks: list[Config], folder: pathlib.Path) -> list[pathlib.Path
     seconds = _seconds(STEP_SECONDS.value, len(networks))
     if not UTILISATION.value:
         raise UserError("--utilisation must be above 0")
-    folder.mkdir(parents=True, exist_ok=True)
+    writable.make_folder(folder)
     found = absent.simulate(machine, networks, UTILISATION.value, seconds, print)
     record = report.provenance(sys.argv[1:], found.pop("environment")) | found
     print(*report.simulated_lines(record), sep="\n")

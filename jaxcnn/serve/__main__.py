@@ -8,6 +8,8 @@ on; /docs: the whole interface, as OpenAPI under /openapi.json. GET /models, /he
 Images that come together are answered together. Above --max_requests images under way, a request gets 429 with
 Retry-After. With JAXCNN_SERVE_TOKEN in the environment, clients send it as a bearer token.
 
+--file=resnet50.onnx without --workdir answers by a file alone, whose facts tell the rest.
+
 --model=small=runs/resnet20, which may be repeated, serves more networks: POST /models/small/predict. In place of the
 folder of a run, the path may be an exported file in it, such as runs/resnet20/model.int8.onnx.
 
@@ -29,15 +31,16 @@ from absl import flags
 
 from jaxcnn import command
 from jaxcnn.command import network as chosen
+from jaxcnn.command import unused
 from jaxcnn.config import UserError
 from jaxcnn.machine import extras
 from jaxcnn.serve import models
 
 NETWORK = chosen.define()
 FILE = command.define_path(
-    "file", "", "Answer by this .onnx file of the run, such as one of int8, in place of the run."
+    "file", "", "Answer by this file of jaxcnn.export or jaxcnn.compress, in place of the run; without --workdir alone."
 )
-RUNTIME = flags.DEFINE_enum("runtime", "onnxruntime", ["onnxruntime", "jax"], "Of --file.")
+RUNTIME = flags.DEFINE_enum("runtime", "onnxruntime", ["onnxruntime", "jax"], "Of files of ONNX.")
 HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0: all, which lets others in.")
 PORT = flags.DEFINE_integer("port", 8000, "Port; 0: a free one.", lower_bound=0, upper_bound=65535)
 MOST = flags.DEFINE_integer("batch", 32, "Most images in a batch.", lower_bound=1, upper_bound=1024)
@@ -47,6 +50,9 @@ REQUESTS = flags.DEFINE_integer("max_requests", 256, "Most images under way at o
 BYTES = flags.DEFINE_float("max_mib", 16.0, "Most MiB of an image.", lower_bound=0.001)
 MEGAPIXELS = flags.DEFINE_float("max_megapixels", 50.0, "Most megapixels of an image.", lower_bound=0.001)
 SECONDS = flags.DEFINE_float("body_seconds", 10.0, "Seconds in which a request must arrive.", lower_bound=0.01)
+DEADLINE = flags.DEFINE_float(
+    "deadline_ms", 0.0, "Most ms from a whole request to its answer; 0: any.", lower_bound=0.0
+)
 IMAGES = flags.DEFINE_integer("max_images", 64, "Most images in a request.", lower_bound=1)
 WHOLE = flags.DEFINE_float("max_request_mib", 64.0, "Most MiB of a request of many images.", lower_bound=0.001)
 LOG = flags.DEFINE_enum("log", "", ["", "json"], "Tell each request for answers on standard output, as a line of JSON.")
@@ -58,6 +64,10 @@ SPARE_CONNECTIONS = 512  # connections for health and metrics, and for requests 
 def main() -> int:
     """Serve until a signal; return the exit code."""
     places = models.places(NETWORK.workdir.value or "", FILE.value, MODELS.value)  # before heavy imports
+    if not any(place.file and place.file.suffix == ".onnx" for place in places):
+        unused.refuse(["runtime"], "is for a .onnx file, of --file or --model")
+    if not any(place.folder for place in places):
+        unused.refuse(("checkpoint", "weights"), "is for the folder of a run")
     extras.need("serve", "jaxcnn.serve")
     from jaxcnn.serve.app import Interface, Limits
     from jaxcnn.serve.request_log import RequestLog
@@ -75,6 +85,7 @@ def main() -> int:
         token=os.environ.get(TOKEN, ""),
         images=min(IMAGES.value or 1, most),
         whole=max(body, min(int((WHOLE.value or 1.0) * 2**20), most * body)),
+        deadline=(DEADLINE.value or 0.0) / 1000,
     )
     command.interrupts().enter("serve")
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -86,8 +97,22 @@ def _service(place: models.Place) -> Any:
     from jaxcnn.deploy import runtimes
     from jaxcnn.serve.service import Service
 
-    network = NETWORK.load(folder=place.folder)
+    if place.folder is None and place.file is not None and place.file.suffix in runtimes.WEIGHTS:
+        from jaxcnn.learn import executables
+        from jaxcnn.train import of_facts
+
+        executables.keep()
+        return Service(of_facts.read(place.file)[0], MOST.value or 1, MEGAPIXELS.value or 1.0)
     file = runtimes.of_file(place.file, in_jax=RUNTIME.value == "jax") if place.file else None
+    if file is not None and (words := runtimes.of_int8(file)):
+        print(f"jaxcnn: {place.name}: {words}")
+    if place.folder is None and file is not None:
+        from jaxcnn.text import shown
+        from jaxcnn.train import of_facts
+
+        network = of_facts.of(file.facts, shown(str(place.file)))
+    else:
+        network = NETWORK.load(folder=place.folder)
     return Service(network, MOST.value or 1, MEGAPIXELS.value or 1.0, file)
 
 
@@ -120,8 +145,8 @@ async def _serve(interface: Any) -> None:
         await asyncio.sleep(0.05)
         if server.started and not told:
             told = True
-            address = server.servers[0].sockets[0].getsockname()
-            print(f"jaxcnn: answers on http://{address[0]}:{address[1]}/", flush=True)
+            host, port, *_ = server.servers[0].sockets[0].getsockname()
+            print(f"jaxcnn: answers on {connections.address(host, port)}", flush=True)
         if command.interrupts().received and not server.should_exit:
             await interface.bound.drain()
             server.should_exit = True

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hmac
 import logging
+import math
 import os
 import pathlib
 import time
@@ -61,6 +62,7 @@ class Interface:
         self.metrics = {name: Metrics() for name in services} | {NO_MODEL: Metrics()}
         self.bound, self.batchers = Bound(limits.requests), dict[str, Batcher]()
         self._decoders = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, "jaxcnn-decode")
+        self._cancelled = set[asyncio.Task[Any]]()  # requests without a client that still give back their places
 
     def app(self) -> "Starlette":
         """The ASGI application."""
@@ -85,7 +87,8 @@ class Interface:
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: "Starlette") -> AsyncIterator[None]:
         for name, service in self._services.items():
-            self.batchers[name] = Batcher(service.answers, service.most, self._limits.wait, self._batched(name))
+            counted = self._batched(name), self.metrics[name].left
+            self.batchers[name] = Batcher(service.answers, service.most, self._limits.wait, *counted)
         tasks = [asyncio.create_task(batcher.run()) for batcher in self.batchers.values()]
         yield
         for task in tasks:
@@ -135,12 +138,46 @@ class Interface:
         if name not in self._services:
             raise self._no_model()
         receive.kind_of(request.headers)
-        with self.bound.admitted() as held:
+        ahead = self.batchers[name].seconds_ahead
+        if limits.deadline and ahead > limits.deadline:
+            raise Busy(math.ceil(ahead), f"an answer would come after more than the {limits.deadline:g} s it may take")
+        with contextlib.ExitStack() as stack:
+            held = stack.enter_context(self.bound.admitted())
             sent = await receive.received(request, limits, held)
             seen.size = sent.size
-            if sent.form:
-                return await self._answers_of_form(name, sent.contents, seen)
-            return await self._answers_of_body(name, sent.contents[0], held, seen)
+            answers = (
+                self._answers_of_form(name, sent.contents, seen)
+                if sent.form
+                else self._answers_of_body(name, sent.contents[0], held, seen)
+            )
+            work, places = asyncio.create_task(answers), stack.pop_all()
+            work.add_done_callback(lambda _: places.close())  # also if the request ends before its work
+        return await self._while_wanted(request, work)
+
+    async def _while_wanted(self, request: "Request", work: "asyncio.Task[Any]") -> Any:
+        """The result of `work`, which is cancelled when its client leaves or its time is over.
+
+        Raises:
+          ClientDisconnect: the client has left.
+          Refused: the deadline is over.
+        """
+        from starlette.requests import ClientDisconnect
+
+        leaving = asyncio.create_task(receive.left(request))
+        seconds = self._limits.deadline
+        try:
+            await asyncio.wait({work, leaving}, timeout=seconds or None, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                return work.result()
+            if leaving.done():
+                raise ClientDisconnect
+            raise Refused(504, f"the answer was not ready within {seconds:g} s")
+        finally:
+            leaving.cancel()
+            if not work.done():
+                work.cancel()
+                self._cancelled.add(work)
+                work.add_done_callback(self._cancelled.discard)
 
     async def _answers_of_form(self, name: str, contents: list[bytes], seen: _Seen) -> list[Any]:
         """The answer for each image of a form, or the reason why it cannot be read."""
@@ -176,8 +213,13 @@ class Interface:
         Raises:
           Refused: the bytes cannot be read.
         """
+        decoded = asyncio.get_running_loop().run_in_executor(self._decoders, work, content)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._decoders, work, content)
+            return await asyncio.shield(decoded)
+        except asyncio.CancelledError:
+            await asyncio.wait([decoded])  # its bytes are held until then
+            decoded.exception()
+            raise
         except Unreadable as error:
             raise Refused(422, f"this is no image that can be read: {error}") from None
         except UserError as error:  # a package is not installed

@@ -5,7 +5,12 @@ import contextlib
 import math
 from collections.abc import Iterator
 
-SMOOTHING = 0.9  # weight of the old average of seconds per image
+SMOOTHING = 0.9  # weight of the old average of seconds
+
+
+def smoothed(old: float, new: float) -> float:
+    """The moving average of seconds after a new value; `old` is 0 before the first."""
+    return SMOOTHING * old + (1 - SMOOTHING) * new if old else new
 
 
 class Busy(Exception):
@@ -56,8 +61,7 @@ class Bound:
 
     def answered(self, images: int, seconds: float) -> None:
         """Learn from the seconds that some images took."""
-        each, old = seconds / images, self._seconds_per_image
-        self._seconds_per_image = SMOOTHING * old + (1 - SMOOTHING) * each if old else each
+        self._seconds_per_image = smoothed(self._seconds_per_image, seconds / images)
 
     async def drain(self) -> None:
         """Admit nothing more, and wait until all admitted requests are answered."""

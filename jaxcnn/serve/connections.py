@@ -10,6 +10,11 @@ FULL = (
 )
 
 
+def address(host: str, port: int) -> str:
+    """The URL of a server; an IPv6 address is in brackets (RFC 3986, section 3.2.2)."""
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
 def protocol(seconds: float, most: int) -> Any:
     """A variant of uvicorn's HTTP protocol with two bounds.
 

@@ -29,11 +29,17 @@ class Histogram:
 
 
 class Metrics:
-    """The counters of a server for one network."""
+    """The counters of a server for one network.
+
+    Attributes:
+      responses: number of requests by the code of their answer; 499: the client left before it.
+      images: number of images that were computed.
+      dropped: number of images that were not, because their clients had left or their time was over.
+    """
 
     def __init__(self) -> None:
         self.responses: Counter[int] = Counter()
-        self.images = 0
+        self.images = self.dropped = 0
         self.request_seconds, self.batch_seconds = Histogram(SECONDS), Histogram(SECONDS)
         self.batch_images = Histogram(SIZES)
 
@@ -42,6 +48,10 @@ class Metrics:
         self.images += size
         self.batch_images.observe(size)
         self.batch_seconds.observe(seconds)
+
+    def left(self, images: int) -> None:
+        """Count images that are not computed."""
+        self.dropped += images
 
 
 def text(metrics: Mapping[str, Metrics], gauges: Mapping[str, Mapping[str, int] | int]) -> str:
@@ -54,6 +64,8 @@ def text(metrics: Mapping[str, Metrics], gauges: Mapping[str, Mapping[str, int] 
         ]
     lines += ["# TYPE jaxcnn_images_total counter"]
     lines += [f'jaxcnn_images_total{{model="{model}"}} {each.images}' for model, each in metrics.items()]
+    lines += ["# TYPE jaxcnn_images_dropped_total counter"]
+    lines += [f'jaxcnn_images_dropped_total{{model="{model}"}} {each.dropped}' for model, each in metrics.items()]
     for name, value in gauges.items():
         lines.append(f"# TYPE {name} gauge")
         if isinstance(value, int):

@@ -9,14 +9,18 @@ from jaxcnn.config import UserError
 from jaxcnn.machine.paths import expand
 from jaxcnn.text import shown
 
+CONFIG = "config.json"  # the file that every run has
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class Place(NamedTuple):
-    """A network: its name in addresses, the folder of its run, and a file that answers instead of the run."""
+    """A network: its name in addresses, the folder of its run, and a file that answers instead of the run.
+
+    Without a folder, the facts of the file tell what the run would.
+    """
 
     name: str
-    folder: pathlib.Path
+    folder: pathlib.Path | None
     file: pathlib.Path | None = None
 
 
@@ -29,9 +33,11 @@ def places(workdir: str, file: str, models: Sequence[str]) -> list[Place]:
     found = []
     if workdir:
         folder = pathlib.Path(workdir)
-        found.append(Place(_name_of(folder), folder, pathlib.Path(file) if file else None))
-    elif file or not models:
-        raise UserError("--workdir=<folder of a run> is missing")
+        found.append(Place(_name_of(folder.resolve().name), folder, pathlib.Path(file) if file else None))
+    elif file:
+        found.append(Place(_name_of(pathlib.Path(file).stem), None, pathlib.Path(file)))
+    elif not models:
+        raise UserError("--workdir=<folder of a run> is missing; or give --file=<file of jaxcnn.export>")
     for given in models:
         name, separator, path = given.partition("=")
         if not separator or not path:
@@ -42,7 +48,8 @@ def places(workdir: str, file: str, models: Sequence[str]) -> list[Place]:
                 "letter or digit"
             )
         place = expand(path, f"--model={shown(name)}=")
-        found.append(Place(name, place.parent, place) if place.is_file() else Place(name, place))
+        run = place.parent if (place.parent / CONFIG).is_file() else None
+        found.append(Place(name, run, place) if place.is_file() else Place(name, place))
     names = [place.name for place in found]
     for name in names:
         if names.count(name) > 1:
@@ -52,7 +59,7 @@ def places(workdir: str, file: str, models: Sequence[str]) -> list[Place]:
     return found
 
 
-def _name_of(folder: pathlib.Path) -> str:
-    """The name of a folder as the name of a network."""
-    name = re.sub(r"[^A-Za-z0-9._-]", "-", folder.resolve().name).lstrip("._-")[:64]
+def _name_of(text: str) -> str:
+    """The name of a folder or file as the name of a network."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip("._-")[:64]
     return name or "network"

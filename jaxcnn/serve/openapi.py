@@ -22,6 +22,7 @@ CODES = {
     "422": "An image, array or form that cannot be read.",
     "429": "Too many images are under way; try again after the seconds of Retry-After.",
     "500": "The server failed.",
+    "504": "There is a deadline, and the answer was not ready by then.",
 }
 
 
@@ -86,7 +87,8 @@ def _predict(limits: Limits) -> dict[str, Any]:
         "properties": {"image": {"type": "array", "maxItems": limits.images, "items": binary}},
         "description": "Each part is an image, whatever its name.",
     }
-    errors = {code: _error(why) for code, why in CODES.items() if code != "401" or limits.token}
+    never = {*(() if limits.token else ("401",)), *(() if limits.deadline else ("504",))}
+    errors = {code: _error(why) for code, why in CODES.items() if code not in never}
     errors["429"]["headers"] = {"Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds."}}
     answer = {"$ref": "#/components/schemas/Answer"}
     each = {"oneOf": [answer, {"$ref": "#/components/schemas/Error"}]}
@@ -138,10 +140,15 @@ def _schemas(tasks: set[str]) -> dict[str, Any]:
         "task": _TEXT,
         "class_names": {"type": "array", "items": _TEXT},
         "image_shape": shape | {"description": "Height, width, channels."},
+        "temperature": {"type": "number", "description": "By which logits were divided; 1 for other tasks."},
     }
     return {
         "Answer": answer,
         "Label": _LABEL,
         "Error": {"type": "object", "required": ["error"], "properties": {"error": _TEXT}},
-        "Network": {"type": "object", "required": list(network), "properties": network},
+        "Network": {
+            "type": "object",
+            "required": [name for name in network if name != "temperature"],
+            "properties": network,
+        },
     }

@@ -27,6 +27,7 @@ class Limits:
       token: token that a client must send; empty: none.
       images: most images of one request.
       whole: largest size of a request with many images, bytes.
+      deadline: longest time from a whole request to its answer, seconds; 0: none.
     """
 
     body: int
@@ -36,6 +37,7 @@ class Limits:
     token: str = ""
     images: int = 64
     whole: int = 64 * 2**20
+    deadline: float = 0.0
 
 
 class Refused(Exception):
@@ -93,6 +95,12 @@ async def received(request: "Request", limits: Limits, held: Held) -> Sent:
         what = "image" if kind.startswith("image/") else "body"
         raise Refused(408, f"the {what} did not arrive within {limits.seconds:g} s") from None
     return Sent(body.contents(), size, kind == FORM)
+
+
+async def left(request: "Request") -> None:
+    """Return when the client of a request whose body was read has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _too_large(kind: str, limits: Limits) -> Refused:

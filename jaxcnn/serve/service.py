@@ -10,6 +10,7 @@ import numpy as np
 from jaxcnn.config import Data, UserError
 from jaxcnn.data import as_stored
 from jaxcnn.deploy import runtimes
+from jaxcnn.tasks.temperature import temperature_of
 from jaxcnn.train import exported, predict
 from jaxcnn.train.trained import Trained
 
@@ -101,6 +102,7 @@ class Service:
             "task": trained.config.task.name,
             "class_names": list(trained.class_names),
             "image_shape": list(trained.spec.image_shape),
+            "temperature": temperature_of(trained.fitted),
         }
 
 

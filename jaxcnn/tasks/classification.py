@@ -16,6 +16,7 @@ from jaxcnn.tasks import confusion, screening, weights
 from jaxcnn.tasks.classes import Mixed
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.tasks.task import Facts, OfEach, Outputs, Settings
+from jaxcnn.tasks.temperature import best_temperature, temperature_of
 from jaxcnn.text import named
 
 CALIBRATION_BINS = 15
@@ -162,9 +163,12 @@ class Accuracy:
         return Guesses(self.specificity)
 
     def answers(self, outputs: np.ndarray, names: Sequence[str], constants: Any, fitted: Facts) -> list[dict[str, Any]]:
-        """The most probable classes of each image: `{"label", "probability", "top": [{"label", "probability"}, …]}`."""
+        """The most probable classes of each image: `{"label", "probability", "top": [{"label", "probability"}, …]}`.
+
+        The logits are divided by the temperature of `fitted` (`temperature_of`).
+        """
         found = []
-        for row in self.probabilities(outputs):
+        for row in self.probabilities(outputs / np.float32(temperature_of(fitted))):
             order = np.argsort(-row, kind="stable")[:ANSWERS]
             top = [{"label": names[k], "probability": float(row[k])} for k in order]
             found.append({**top[0], "top": top})
@@ -265,20 +269,6 @@ def judge(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for first in range(0, len(logits), rows):
         confidences.append(softmax(logits[first : first + rows].astype(np.float64), axis=-1).max(axis=-1))
     return logits.argmax(-1), np.concatenate(confidences)
-
-
-def best_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature in [0.05, 20] that divides logits [n, K] to minimise their cross-entropy with labels int [n]."""
-    from scipy import optimize, special
-
-    logits = logits.astype(np.float64)
-
-    def cross_entropy(log_temperature: float) -> float:
-        log_probability = special.log_softmax(logits / np.exp(log_temperature), axis=-1)
-        return -float(log_probability[np.arange(len(labels)), labels].mean())
-
-    found = optimize.minimize_scalar(cross_entropy, bounds=(np.log(0.05), np.log(20)), method="bounded")
-    return float(np.exp(found.x))
 
 
 def macro_auroc(logits: np.ndarray, labels: np.ndarray) -> float | None:

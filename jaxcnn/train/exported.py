@@ -2,16 +2,20 @@
 
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 
 import jaxcnn
-from jaxcnn.config import UserError, to_dict
+from jaxcnn.config import Config, UserError, flatten, nested, to_dict
 from jaxcnn.learn import quantized
 from jaxcnn.learn.network import head_of
 from jaxcnn.train import seals
 from jaxcnn.train.trained import Trained
 from jaxcnn.weights import files, layout
+
+_READ = ("channels", "dtype", "image_size", "resize", "grey16_max", "max_megapixels")  # fields of config.data
+_OF_TRAINING = ("task.teacher", "task.weights_by_name", "norm.group_size", "norm.momentum")
 
 
 def write(trained: Trained, naming: str, path: pathlib.Path) -> int:
@@ -34,19 +38,40 @@ def write(trained: Trained, naming: str, path: pathlib.Path) -> int:
 
 
 def facts(trained: Trained) -> dict[str, str]:
-    """The facts that a user of the weights needs, as the metadata of the file: JSON texts."""
+    """The facts that a user of the weights needs, as the metadata of the file: JSON texts.
+
+    "resize", "task" and "image_dtype" say what an image is and what the answer is. "config" has all that differs from
+    its default of what `of_facts` builds the network from, beside "model"; "fitted" what was fitted to validation with
+    these weights, such as a temperature; "constants" the arrays of the task, such as the scale of a regression.
+    """
     config = trained.config
-    told = {
+    told: dict[str, Any] = {
         "class_names": list(trained.class_names),
         "image_shape": list(trained.spec.image_shape),
         "model": to_dict(config)["model"],
         "norm": to_dict(config)["norm"],
         "norm_epsilon": config.norm.epsilon,
         "step": trained.step,
+        "task": config.task.name,
+        "image_dtype": trained.spec.image_dtype,
+        "resize": config.data.resize if config.data.image_size else "none: images have this size already",
+        "config": _differing(config),
     }
+    if trained.fitted:
+        told["fitted"] = trained.fitted
+    if trained.constants.task:
+        told["constants"] = {name: np.asarray(value).tolist() for name, value in trained.constants.task.items()}
     if config.augment.normalize:  # without it, pixels count from 0 to 1
         for name, values in (("mean", trained.constants.mean), ("std", trained.constants.std)):
             told[name] = [float(x) for x in np.asarray(values)]
     return {"format": "pt", "made_by": f"jaxcnn {jaxcnn.__version__}"} | {
         name: json.dumps(value) for name, value in told.items()
     }
+
+
+def _differing(config: Config) -> dict[str, Any]:
+    """The fields that make a network and read its images, beside those of `config.model`, as far as they were set."""
+    mine, default = (flatten(to_dict(each)) for each in (config, Config()))
+    wanted = [f"data.{name}" for name in _READ] + ["augment.normalize"]
+    wanted += [key for key in mine if key.startswith(("norm.", "task.")) and key not in _OF_TRAINING]
+    return nested({key: mine[key] for key in wanted if mine[key] != default[key]})

@@ -19,6 +19,7 @@ from jaxcnn.tasks import faults
 from jaxcnn.tasks.faults import Faulty
 from jaxcnn.tasks.kept import Faults, Kept
 from jaxcnn.tasks.task import Facts, Task
+from jaxcnn.tasks.temperature import temperature_of
 from jaxcnn.text import named, save_picture, shorten, shown
 
 FILE = "hardest.png"  # picture of the test of a finished run
@@ -139,7 +140,7 @@ def hardest(
     mistakes, wrong = None, 0
     if (right := faults.right(task.evaluation)) is not None:
         missed = np.flatnonzero(of_each[right] == 0)
-        logits = outputs[missed].astype(np.float64)
+        logits = outputs[missed].astype(np.float64) / temperature_of(fitted)
         with np.errstate(over="ignore"):
             # The probability of the predicted class is 1 / the sum of these powers.
             doubt = np.exp(logits - logits.max(-1, keepdims=True)).sum(-1) if len(missed) else np.zeros(0)

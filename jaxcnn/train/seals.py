@@ -30,6 +30,11 @@ def leaves(tree: Any) -> list[tuple[str, Any]]:
     return [(_name(path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
 
 
+def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes of the arrays of a tree by their names."""
+    return {name: tuple(leaf.shape) for name, leaf in leaves(tree)}
+
+
 def on_host(tree: Any) -> dict[str, np.ndarray]:
     """The arrays of a tree by their names, in memory."""
     return {name: np.asarray(jax.device_get(leaf)) for name, leaf in leaves(tree)}
@@ -43,6 +48,11 @@ def replaced(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
         return meshes.put(arrays[name], leaf.sharding) if name in arrays else leaf
 
     return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def filled(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """A tree of arrays by their names, of the form of another tree."""
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: arrays[_name(path)], tree)
 
 
 def _name(path: Any) -> str:

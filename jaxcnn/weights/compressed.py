@@ -12,8 +12,8 @@ import math
 import pathlib
 import struct
 import zlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,7 +27,11 @@ MAGIC = b"jaxcnn1\n"
 SUFFIX = ".jxc"
 DIGEST = hashlib.sha256().digest_size
 MOST_INFLATED = 2**30  # largest size of the deflated part, bytes
-MOST_WEIGHTS = 2**31  # most values of an array: more is no network of ours, and would only exhaust the memory
+MOST_WEIGHTS = 2**31  # most values of all arrays: more is no network of ours, and would only exhaust the memory
+# A header of some bytes can claim any number of zeros. Networks that were measured have up to 20 weights in a byte.
+ANY_WEIGHTS, WEIGHTS_IN_BYTE = 2**22, 2048
+Shapes = Mapping[str, tuple[int, ...]]
+T = TypeVar("T")
 FLOAT, SHARED = "float32", "shared"
 _TYPES: dict[str, np.dtype[Any]] = {
     "lengths": np.dtype("u1"),
@@ -63,11 +67,29 @@ def write(path: pathlib.Path, arrays: Mapping[str, Shared | np.ndarray], facts: 
     return len(content)
 
 
-def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def read(path: pathlib.Path, wanted: Shapes | None = None) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The arrays of a file as float32, by name, and its facts.
 
+    Args:
+      path: the file.
+      wanted: the shapes that its arrays must have, by name; they are compared before memory is allocated.
+
     Raises:
-      UserError: the file cannot be read, is damaged, or has another format.
+      UserError: the file cannot be read, is damaged, or has another format or the arrays of another network.
+    """
+    return _of_body(path, lambda body: _unpacked(body, wanted))
+
+
+def facts(path: pathlib.Path) -> dict[str, str]:
+    """The facts of a file, without decoding its arrays. Raises UserError as `read` does."""
+    return _of_body(path, lambda body: dict(_opened(body)[0]["facts"]))
+
+
+def _of_body(path: pathlib.Path, take: Callable[[bytes], T]) -> T:
+    """What `take` gets from the bytes behind the checksum of a file.
+
+    Raises:
+      UserError: as `read`.
     """
     try:
         content = path.read_bytes()
@@ -81,7 +103,9 @@ def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     if hashlib.sha256(body).digest() != content[len(MAGIC) : len(MAGIC) + DIGEST]:
         raise UserError(f"{shown(str(path))} is damaged (its checksum is another); get it again, or make it again")
     try:
-        return _unpacked(body)
+        return take(body)
+    except OtherNetwork:
+        raise
     except UserError as error:
         raise UserError(f"{shown(str(path))} is damaged ({error}); make it again") from error
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, struct.error, zlib.error) as error:
@@ -115,6 +139,15 @@ def _bytes(kind: str, array: np.ndarray) -> bytes:
     return np.ascontiguousarray(array, _TYPES[kind]).tobytes()
 
 
+class OtherNetwork(UserError):
+    """Raised if arrays have other names or shapes than those of a network."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the file has the weights of another network than the run; give the workdir from which it was made"
+        )
+
+
 class _Reader:
     """Reads arrays from bytes, one after another."""
 
@@ -137,15 +170,26 @@ class _Reader:
         return self._place == len(self._body)
 
 
-def _unpacked(body: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _opened(body: bytes) -> tuple[Any, bytes, bytes]:
+    """The header of a body, the bytes of its short arrays, and those of its words."""
     (size,) = struct.unpack_from("<I", body)
     inflate = zlib.decompressobj()
     inflated = inflate.decompress(body[4 : 4 + size], MOST_INFLATED)
     if not inflate.eof or inflate.unused_data:
         raise ValueError("not a whole header")
     (length,) = struct.unpack_from("<I", inflated)
-    header = json_text.parse(inflated[4 : 4 + length])
-    short, words = _Reader(inflated[4 + length :]), _Reader(body[4 + size :])
+    return json_text.parse(inflated[4 : 4 + length]), inflated[4 + length :], body[4 + size :]
+
+
+def _unpacked(body: bytes, wanted: Shapes | None) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    header, inflated, behind = _opened(body)
+    short, words = _Reader(inflated), _Reader(behind)
+    shapes = {str(entry["name"]): _shape(entry) for entry in header["arrays"]}
+    weights = sum(map(math.prod, shapes.values()))
+    if weights > min(MOST_WEIGHTS, ANY_WEIGHTS + WEIGHTS_IN_BYTE * len(body)):
+        raise UserError(f"it claims {weights:,} weights in {len(body):,} bytes, which is no trained network")
+    if wanted is not None and shapes != dict(wanted):
+        raise OtherNetwork
     arrays = {str(entry["name"]): _array(entry, short, words) for entry in header["arrays"]}
     facts = header["facts"]
     if not short.at_end() or not words.at_end() or not all(isinstance(value, str) for value in facts.values()):
@@ -159,10 +203,15 @@ def _stream(count: int, alphabet: int, size: int, short: _Reader, words: _Reader
     return huffman.decode(huffman.Encoded(count, lengths, blocks, words.take(np.dtype("u1"), size)))
 
 
-def _array(entry: dict[str, Any], short: _Reader, words: _Reader) -> np.ndarray:
+def _shape(entry: dict[str, Any]) -> tuple[int, ...]:
     shape = tuple(entry["shape"])
-    if not all(isinstance(size, int) and size >= 0 for size in shape) or math.prod(shape) > MOST_WEIGHTS:
+    if not all(type(size) is int and size >= 0 for size in shape):
         raise ValueError("no shape")
+    return shape
+
+
+def _array(entry: dict[str, Any], short: _Reader, words: _Reader) -> np.ndarray:
+    shape = _shape(entry)
     if entry["kind"] == FLOAT:
         return short.take(_TYPES["values"], math.prod(shape)).astype(np.float32).reshape(shape)
     count, index_bits, sizes = entry["symbols"], entry["index_bits"], entry["bytes"]

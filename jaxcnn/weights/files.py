@@ -1,5 +1,6 @@
 """Files of weights. Nothing in a file is run; files that are damaged or may run code are refused."""
 
+import hashlib
 import json
 import pathlib
 import zipfile
@@ -14,6 +15,10 @@ from jaxcnn.text import shown
 from jaxcnn.weights import compressed
 
 MOST_BYTES = 4 * compressed.MOST_WEIGHTS  # of all arrays of an npz file, which may be compressed
+DIGEST, NO_DIGEST = (
+    "jaxcnn_sha256",
+    "0" * 64,
+)  # the fact that is the SHA-256 of the file, and what stands there meanwhile
 HALF = ("float16", "bfloat16")
 _CONVERT = (
     "convert it once in PyTorch: weights = torch.load(path, weights_only=True); safetensors.torch.save_file("
@@ -27,17 +32,21 @@ _KINDS = {  # other files with weights, by their first bytes
 }
 
 
-def read(path: pathlib.Path, half: bool = False) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def read(
+    path: pathlib.Path, half: bool = False, wanted: compressed.Shapes | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The arrays of a file as float32, by name, and its facts (its metadata; empty for npz).
 
     Args:
       path: the file.
       half: accept float16 and bfloat16.
+      wanted: the shapes that the arrays of compressed weights must have, by name; other files are not compared.
 
     Raises:
       UserError: the file cannot be read, is damaged, is a pickle, or has values that are not finite or not floats.
     """
-    arrays, facts = check(path)(path)
+    reads = check(path)
+    arrays, facts = compressed.read(path, wanted) if reads is compressed.read else reads(path)
     return {name: _checked(path, name, value, half) for name, value in arrays.items()}, facts
 
 
@@ -92,6 +101,7 @@ def _safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, s
                 kind = file.get_slice(name).get_dtype()
                 arrays[name] = np.zeros(0, np.float16) if kind == "BF16" else file.get_tensor(name)
             facts = dict(file.metadata() or {})
+            _check_digest(path, facts)
         if any(value.dtype == np.float16 and not value.size for value in arrays.values()):
             arrays |= _bfloat16(path)
         return arrays, facts
@@ -141,11 +151,50 @@ def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray], facts: Mapping[s
     extras.need("safetensors", "writing safetensors")
     from safetensors.numpy import save
 
-    content = save({name: np.ascontiguousarray(value) for name, value in arrays.items()}, dict(facts))
+    sealed = dict(facts) | {DIGEST: NO_DIGEST}
+    content = _sorted(save({name: np.ascontiguousarray(value) for name, value in arrays.items()}, sealed))
+    content = content.replace(NO_DIGEST.encode(), hashlib.sha256(content).hexdigest().encode(), 1)
     try:
-        whole_files.write(path, _sorted(content))
+        whole_files.write(path, content)
     except OSError as error:
         raise UserError(f"{shown(str(path))} cannot be written: {error.strerror}") from error
+
+
+def _check_digest(path: pathlib.Path, facts: dict[str, str]) -> None:
+    """Compare a file with the SHA-256 in its facts, from which it is removed; only files of jaxcnn have one.
+
+    Raises:
+      UserError: it was changed.
+    """
+    if (told := facts.pop(DIGEST, None)) is None:
+        return
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        length = file.read(8)
+        header = file.read(int.from_bytes(length, "little"))
+        found.update(length + header.replace(told.encode(), NO_DIGEST.encode(), 1))
+        while part := file.read(2**20):
+            found.update(part)
+    if found.hexdigest() != told:
+        raise UserError(f"{shown(str(path))} is damaged or was changed (its checksum is another); export the run again")
+
+
+def facts(path: pathlib.Path) -> dict[str, str]:
+    """The facts of a file of weights of jaxcnn, without its arrays; empty for an npz. Raises UserError as `read`."""
+    reads = check(path)
+    if reads is compressed.read:
+        return compressed.facts(path)
+    if reads is _npz:
+        return {}
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return dict(file.metadata() or {})
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise UserError(
+            f"{shown(str(path))} is not a whole safetensors file ({_words(error)}); get it again"
+        ) from error
 
 
 def _sorted(content: bytes) -> bytes:

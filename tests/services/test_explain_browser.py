@@ -57,4 +57,4 @@ def test_images_are_filtered_and_ordered_and_the_opacity_changes(tmp_path):
 
 
 def test_on_a_phone_the_page_is_as_wide_as_the_screen(tmp_path):
-    assert widths_on_a_phone(made(), tmp_path) == "390 390"
+    assert widths_on_a_phone(made(), tmp_path) == "360 360"

@@ -77,4 +77,4 @@ def test_scores_classes_and_orders_are_chosen_in_the_browser(tmp_path):
 
 
 def test_on_a_phone_the_page_is_as_wide_as_the_screen(tmp_path):
-    assert widths_on_a_phone(made(), tmp_path) == "390 390"
+    assert widths_on_a_phone(made(), tmp_path) == "360 360"

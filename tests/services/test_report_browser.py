@@ -1,6 +1,7 @@
 """The report's page in a real browser: both themes, a phone's width, sorting and filtering, and not one request."""
 
 import json
+import pathlib
 import re
 import shutil
 import subprocess
@@ -10,12 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import jaxcnn
 from jaxcnn.explain import confused
 from jaxcnn.reporting import explained, plots, write
 from jaxcnn.reporting import page as pages
 from jaxcnn.reporting.findings import find
 from jaxcnn.reporting.read import read
 from tests import report_folders as folders
+from tests.services import phone
 
 pytestmark = pytest.mark.services
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -83,23 +86,9 @@ def seen_by(actions: str, page: str, folder) -> dict:
 
 
 def widths_on_a_phone(page: str, folder) -> str:
-    """The width of a screen of 390 pixels and that of the page on it, such as "390 390"."""
-    acting = folder / "phone.html"
-    script = """
-    addEventListener("load", () => setTimeout(() => {
-      const inner = document.querySelector("iframe").contentDocument.documentElement;
-      document.body.dataset.seen = `${inner.clientWidth} ${inner.scrollWidth}`;
-    }, 500));
-    """
-    frame = page.replace("&", "&amp;").replace('"', "&quot;")
-    acting.write_text(
-        f'<!doctype html><body><iframe width="390" height="800" style="border:0" srcdoc="{frame}"></iframe>'
-        f"<script>{script}</script></body>"
-    )
-    dom = browse(f"file://{acting}", folder / "profile", "--virtual-time-budget=3000", "--dump-dom")
-    found = re.search(r'data-seen="([^"]*)"', dom)
-    assert found
-    return found[1]
+    """The width of a phone's screen and that of the page on it, such as "360 360"."""
+    (folder / "phone.html").write_text(page)
+    return phone.widths([CHROMIUM, *FLAGS, f"--user-data-dir={folder}/profile"], folder / "phone.html")
 
 
 def screenshot(page, folder, width: int, theme: str) -> np.ndarray:
@@ -139,20 +128,18 @@ def test_tables_sort_and_filter_and_the_theme_turns(page, tmp_path):
 
 
 def test_on_a_phone_nothing_but_tables_is_wider_than_the_screen(page, tmp_path):
-    acting = page.with_name("phone.html")
-    script = """
-    addEventListener("load", () => setTimeout(() => {
-      const inner = document.querySelector("iframe").contentDocument.documentElement;
-      document.body.dataset.seen = `${inner.clientWidth} ${inner.scrollWidth}`;
-    }, 500));
-    """
-    frame = page.read_text().replace("&", "&amp;").replace('"', "&quot;")
-    acting.write_text(
-        f'<!doctype html><body><iframe width="390" height="800" style="border:0" srcdoc="{frame}"></iframe>'
-        f"<script>{script}</script></body>"
-    )
-    dom = browse(f"file://{acting}", tmp_path / "profile", "--virtual-time-budget=3000", "--dump-dom")
-    assert 'data-seen="390 390"' in dom
+    assert widths_on_a_phone(page.read_text(), tmp_path) == "360 360"
+
+
+@pytest.mark.parametrize("place", ["serve/page.html", "serve/docs.html", "deploy/page/index.html"])
+def test_the_pages_that_answer_fit_a_phone(place, tmp_path):
+    source = pathlib.Path(jaxcnn.__file__).parent / place
+    assert phone.widths([CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path}/profile"], source) == "360 360"
+
+
+def test_what_is_wider_than_a_phone_is_seen(tmp_path):
+    page = '<meta name="viewport" content="width=device-width"><div style="width: 361px; height: 1px"></div>'
+    assert widths_on_a_phone(f"<!doctype html><style>body {{ margin: 0 }}</style>{page}", tmp_path) == "360 361"
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

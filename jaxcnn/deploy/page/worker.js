@@ -55,7 +55,8 @@ async function outputs(pixels) {
 }
 
 /** The most probable classes; for several labels, those above their thresholds are marked. */
-function answer(values) {
+function answer(logits) {
+  const values = logits.map((value) => value / (facts.temperature ?? 1));
   let probabilities;
   if (facts.task === "multilabel") probabilities = values.map((value) => 1 / (1 + Math.exp(-value)));
   else {
