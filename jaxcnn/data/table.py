@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from jaxcnn.config import UserError
 from jaxcnn.machine import json_text
 from jaxcnn.machine.extras import need
@@ -167,6 +165,7 @@ def _claimed(file: Any, name: str) -> tuple[int, int]:
 
 def _cells(column: Any) -> tuple[Column, int]:
     """The cells of a part of a column of Parquet, where equal cells are one object, and about the bytes they take."""
+    import numpy as np
     import pyarrow
 
     if pyarrow.types.is_nested(column.type):
