@@ -69,7 +69,50 @@ def test_run_lengths_and_polygons_become_exact_masks_of_small_objects(tmp_path):
     square = np.zeros((HEIGHT, WIDTH), bool)
     square[2:12, 40:50] = True
     assert np.array_equal(two, square)
-    assert not crowd.any() and targets["crowd"][0].tolist() == [False, False, True, False]
+    filled = np.zeros((HEIGHT, WIDTH), bool)
+    filled[:5, :5] = True  # of a crowd without an outline, its box
+    assert np.array_equal(crowd, filled) and targets["crowd"][0].tolist() == [False, False, True, False]
+
+
+def judged_in_a_crowd(crowd):
+    """The figures of one object, found with a score of 0.5, and of three found in a crowd, with higher scores."""
+    row = np.zeros(1, box_records.record_type(4, SIDE))
+    one, many = np.zeros((2, 64, 64), np.uint8)
+    one[2:22, 2:22] = many[32:, 32:] = 1
+    bits, places = zip(*(instance_masks.crop(mask, SIDE) for mask in (one, many)), strict=True)
+    row["boxes"][0, :2], row["area"][0, :2] = [[2, 2, 22, 22], [32, 32, 64, 64]], [400, 1024]
+    row["mask"][0, :2], row["mask_box"][0, :2] = bits, places
+    row["valid"][0, :2], row["crowd"][0, 1], row["frame"] = True, crowd, [1, 1, 0, 0]
+    found = np.zeros((1, TASK.most_found, 6 + 28 * 28), np.float32)
+    found[0, :4, :4] = [[2, 2, 22, 22], [34, 34, 44, 44], [46, 34, 56, 44], [34, 46, 44, 56]]
+    found[0, :4, 4], found[0, :4, 6:] = [0.5, 0.9, 0.8, 0.7], 1
+    collector = by_name.make(TASK, 1, sides=(64, 64)).evaluation.collector(None)
+    collector.add(found, {name: row[name] for name in row.dtype.names})
+    return collector.figures(("thing",), collector.fitted())
+
+
+def test_what_is_found_in_a_crowd_does_not_count_in_the_figures_of_masks():
+    figures = judged_in_a_crowd(crowd=True)
+    assert figures["mask_ap"] == figures["ap"] == 1.0 and figures["confusion_matrix"] == [[1, 0], [0, 0]]
+    assert figures["at_thresholds"]["macro_f1"] == 1.0
+    figures = judged_in_a_crowd(crowd=False)  # three false ones before the hit, and an object missed: 51 recalls of 101
+    assert figures["mask_ap"] == pytest.approx(51 / 101 / 4) and figures["confusion_matrix"] == [[1, 1], [3, 0]]
+
+
+def test_a_crowd_keeps_its_outline_and_a_thin_line_keeps_a_cell(tmp_path):
+    polygon = [[10.0, 2.0, 50.0, 2.0, 50.0, 12.0, 10.0, 12.0]]
+    line = np.eye(200, dtype=np.uint8)  # in every cell it touches, much less than half
+    source = coco(
+        tmp_path,
+        [
+            {"bbox": [10, 2, 40, 10], "segmentation": polygon, "iscrowd": 1},
+            {"segmentation": run_length.encode(line)},
+        ],
+        200,
+        200,
+    )
+    crowd, thin = stored_masks(open_splits(data(source), TASK).train.targets, 0, (200, 200))
+    assert crowd[2:12, 11:49].all() and crowd.sum() <= 10 * 42 and thin.any()
 
 
 def test_a_larger_object_fills_its_grid_and_a_resized_image_moves_it(tmp_path):
