@@ -9,8 +9,9 @@ from PIL import Image
 
 from jaxcnn import config as configs
 from jaxcnn.config import ConfigError, UserError
-from jaxcnn.data import instance_masks
+from jaxcnn.data import instance_masks, memory
 from jaxcnn.data.source import open_splits
+from jaxcnn.doctor import data as doctor
 from jaxcnn.tasks import box_records, by_name, run_length
 from jaxcnn.tasks.instances import Instances
 from jaxcnn.tasks.moving import Move
@@ -131,6 +132,61 @@ def test_an_object_without_an_outline_is_refused_or_left_out(tmp_path):
     with pytest.raises(UserError, match="has no mask: it has no segmentation"):
         _ = open_splits(data(source), TASK).train.targets
     assert open_splits(data(source, on_error="skip"), TASK).train.targets["valid"].sum() == 1
+
+
+FAR = [[1e9, 1e9, 2e9, 1e9, 2e9, 2e9]]
+BAD = [
+    ({"segmentation": {"size": [10**6, 10**6], "counts": [10**12]}}, "1000000x1000000, but the image 40x60"),
+    ({"segmentation": {"size": [40, 60], "counts": [2400]}}, "no pixel within the image"),
+    ({"segmentation": [[61, 1, 70, 1, 70, 9, 61, 9]]}, "no pixel within the image"),
+    ({"segmentation": FAR}, "reaches far outside"),
+    ({"segmentation": FAR, "iscrowd": 1}, "reaches far outside"),
+    ({"segmentation": [[1, 1, float("nan"), 9, 9, 9]]}, "no numbers"),
+    ({"segmentation": {"size": [40, 60], "counts": "o" * 99}}, "end within a run"),
+    ({"segmentation": {"size": [40, 60], "counts": 7}}, "no counts"),
+]
+
+
+def test_outlines_without_sense_are_named_by_the_doctor_and_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    good = {"bbox": [10, 5, 21, 20], "segmentation": run_length.encode(ring())}
+    source = coco(tmp_path, [good, *({"bbox": [1, 1, 8, 8 + k], **change} for k, (change, _) in enumerate(BAD))])
+    found = doctor.examine(data(source), TASK)
+    (told,) = [each for each in found.results if each.name == "bad annotations"]
+    assert (found.exit_code, told.found) == (2, str(len(BAD)))
+    for line in {line for _, line in BAD}:
+        assert sum(line in each for each in told.examples) == sum(line == other for _, other in BAD), line
+    with pytest.raises(UserError, match=f"and {len(BAD) - 1} more"):
+        _ = open_splits(data(source), TASK).train.targets
+    assert open_splits(data(source, on_error="skip"), TASK).train.targets["valid"].sum() == 1
+
+
+def test_masks_from_python_are_those_of_a_file_and_boxes_alone_are_refused():
+    pixels = np.full((2, HEIGHT, WIDTH, 3), 90, np.uint8)
+    square = np.zeros((HEIGHT, WIDTH), bool)
+    square[2:12, 40:50] = True
+    labels = {"boxes": [[10, 5, 31, 25], [40, 2, 50, 12]], "labels": [0, 0]}
+    forms = [np.stack([ring(), square]).astype(np.uint8), [run_length.encode(ring()), run_length.encode(square)]]
+    forms.append([run_length.encode(ring()), [[40.0, 2.0, 50.0, 2.0, 50.0, 12.0, 40.0, 12.0]]])
+    made = []
+    for masks in forms:
+        given = memory.give((pixels, [labels | {"masks": masks}, {"boxes": [], "labels": []}]))
+        targets = open_splits(data(given.source), TASK).train.targets
+        (first,) = np.flatnonzero(targets["valid"].any(axis=1))
+        one, two = stored_masks(targets, first, (HEIGHT, WIDTH))
+        assert np.array_equal(one, ring()) and np.array_equal(two, square)
+        half = open_splits(data(given.source, image_size=30, resize="pad"), TASK).train.targets
+        assert half["mask_box"][first, 1].tolist() == [20, 6, 20 + SIDE / 2, 6 + SIDE / 2]  # under a bar of 5 pixels
+        boxed = open_splits(data(given.source), configs.Task(name="detection", most_boxes=4)).train.targets
+        assert "mask" not in boxed and np.array_equal(boxed["boxes"], targets["boxes"])
+        made.append(given.fingerprint)
+    plain = memory.give((pixels, [labels, {"boxes": [], "labels": []}]))
+    assert len({plain.fingerprint, *made}) >= 3 and made[0] == made[1]
+    with pytest.raises(UserError, match="or give 'masks' beside 'boxes' from Python"):
+        open_splits(data(plain.source), TASK)
+    empty = memory.give((pixels[:1], [labels | {"masks": np.zeros((2, HEIGHT, WIDTH), np.uint8)}]))
+    with pytest.raises(UserError, match=r"data\['train'\]\[0\]: .* no pixel within the image \(and 1 more\)"):
+        open_splits(data(empty.source), TASK)
 
 
 @pytest.mark.parametrize("height, width", [(5, 7), (32, 32), (64, 96), (33, 100), (1, 1)])
