@@ -158,7 +158,7 @@ BAD = [
     ({"bbox": [1, 2, 3, 5], "area": float("nan")}, "area of nan"),
     ({"segmentation": {"size": [40, 60], "counts": [10**30]}}, "do not fill 40x60 pixels"),
     ({"segmentation": {"size": [40], "counts": []}}, "no size of [height, width]"),
-    ({"segmentation": [[1, 1, float("nan"), 9, 9, 9]]}, "points that are no numbers"),
+    ({"segmentation": [[1, 1, float("nan"), 9, 9, 9]]}, "point that is not finite"),
 ]
 
 

@@ -141,7 +141,7 @@ BAD = [
     ({"segmentation": [[61, 1, 70, 1, 70, 9, 61, 9]]}, "no pixel within the image"),
     ({"segmentation": FAR}, "reaches far outside"),
     ({"segmentation": FAR, "iscrowd": 1}, "reaches far outside"),
-    ({"segmentation": [[1, 1, float("nan"), 9, 9, 9]]}, "no numbers"),
+    ({"segmentation": [[1, 1, float("nan"), 9, 9, 9]]}, "not finite"),
     ({"segmentation": {"size": [40, 60], "counts": "o" * 99}}, "end within a run"),
     ({"segmentation": {"size": [40, 60], "counts": 7}}, "no counts"),
 ]

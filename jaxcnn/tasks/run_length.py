@@ -160,5 +160,5 @@ def _points(polygons: Sequence[Sequence[float]]) -> Float64[np.ndarray, "points 
     if not len(points):
         raise ValueError("its outline has no point")
     if not np.isfinite(points).all():
-        raise ValueError("its outline has points that are no numbers")
+        raise ValueError("its outline has a point that is not finite")
     return points
