@@ -12,7 +12,7 @@ from jaxcnn.tasks.matching import Objects
 from jaxcnn.tasks.task import Facts, Tree
 from jaxcnn.text import distinct
 
-USUAL_MOST = 100  # boxes of an image that COCO's AP counts
+MOST = 1, 10, 100  # boxes of a class in an image that COCO's figures count: AR 1, AR 10, and all others
 MOST_CURVES = 100  # largest number of classes for which each class has its own curve of precision over recall
 OVERLAPS = {0.5: 0, 0.75: 5}  # overlaps of these curves, and the indices of these overlaps in COCO's results
 FIGURES = (  # figures of COCO's summary, in its order
@@ -24,14 +24,14 @@ FIGURES = (  # figures of COCO's summary, in its order
 class CocoFigures:
     """Collects found and annotated boxes, in pixels of the images as they are stored.
 
-    Objects are small, medium or large by the area of the annotation, as in COCO: the limits are 32² and 96² pixels.
+    Objects are small, medium or large by the area of the annotation, as in COCO: the limits are 32² and 96² pixels. Of
+    more than 100 boxes of a class in an image, the best 100 count, as in COCO.
     """
 
     kind = "bbox"  # decides by which overlap objects are matched: that of boxes, or of masks ("segm")
 
-    def __init__(self, most_found: int = USUAL_MOST) -> None:
+    def __init__(self) -> None:
         need("detect", "the average precision of config.task.name='detection'")
-        self._most_found = most_found
         self._images = 0
         self._annotations: list[dict[str, Any]] = []
         self._found: list[dict[str, Any]] = []
@@ -163,7 +163,7 @@ class CocoFigures:
         )
         found = truth.loadRes(self._found) if self._found else COCO({**truth.dataset, "annotations": []})
         evaluated = COCOeval_faster(truth, found, kind, print_function=lambda *_: None)
-        evaluated.params.maxDets = [1, 10, max(self._most_found, 11)]
+        evaluated.params.maxDets = list(MOST)
         evaluated.evaluate()
         evaluated.accumulate()
         evaluated.summarize()

@@ -115,7 +115,7 @@ class Detections:
 
     def collector(self, constants: Any) -> CocoFigures:
         """An empty collector of COCO's figures."""
-        return CocoFigures(self.most_found)
+        return CocoFigures()
 
     def answers(self, outputs: np.ndarray, names: Sequence[str], constants: Any, fitted: Facts) -> list[dict[str, Any]]:
         """A mapping with "boxes" for each image, by falling score: label, score, bbox (x, y, width, height)."""

@@ -51,7 +51,7 @@ class FoundInstances(FoundInStages):
 
     def collector(self, constants: Any) -> "InstanceFigures":
         """An empty collector of COCO's figures of boxes and masks."""
-        return InstanceFigures(self.sides, self.most_found)
+        return InstanceFigures(self.sides)
 
     def answers(self, outputs: np.ndarray, names: Sequence[str], constants: Any, fitted: Facts) -> list[dict[str, Any]]:
         """The answers as in `Detections`, each box also with "segmentation", COCO's run lengths of its mask."""
@@ -116,8 +116,8 @@ class InstanceFigures(CocoFigures):
 
     kind = "segm"
 
-    def __init__(self, sides: tuple[int, int], most_found: int) -> None:
-        super().__init__(most_found)
+    def __init__(self, sides: tuple[int, int]) -> None:
+        super().__init__()
         self._sides = sides
         self._stored_sides: list[tuple[int, int]] = []
 
