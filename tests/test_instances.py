@@ -12,7 +12,7 @@ from jaxcnn.config import ConfigError, UserError
 from jaxcnn.data import instance_masks, memory
 from jaxcnn.data.source import open_splits
 from jaxcnn.doctor import data as doctor
-from jaxcnn.tasks import box_records, by_name, run_length
+from jaxcnn.tasks import box_records, by_name, kept, run_length
 from jaxcnn.tasks.instances import Instances
 from jaxcnn.tasks.moving import Move
 from jaxcnn.tasks.pasting import from_grid, pasted
@@ -309,6 +309,38 @@ def test_the_figures_of_masks_are_those_of_cocos_code_for_masks_in_the_image(tmp
     assert figures["mask_ap50"] == pytest.approx(judged.stats[1], abs=1e-12) and 0 < figures["mask_ap"] < 0.9
     assert figures["ap"] > 0 and figures["ap"] != figures["mask_ap"]
     assert "masks: AP" in task.evaluation.describe({**figures, "loss": 0.0})[0]
+
+
+def test_the_faults_of_images_are_those_of_the_collection_for_the_figures(monkeypatch):
+    task = by_name.make(TASK, 2, sides=(32, 40))
+    random = np.random.default_rng(0)
+    row = np.zeros(6, box_records.record_type(4, SIDE))
+    found = np.zeros((6, TASK.most_found, 6 + 28 * 28), np.float32)
+    for image in range(6):
+        for place in range(3):
+            mask = np.zeros((32, 40), np.uint8)
+            left, top = random.integers(0, 20, 2)
+            mask[top : top + 12, left : left + 10] = random.random((min(12, 32 - top), 10)) < 0.9
+            row["mask"][image, place], row["mask_box"][image, place] = instance_masks.crop(mask, SIDE)
+            row["boxes"][image, place] = [left, top, left + 10, min(top + 12, 32)]
+            row["label"][image, place], row["valid"][image, place] = random.integers(2), True
+            row["area"][image, place] = mask.sum()
+            near = row["boxes"][image, place] + random.normal(0, 2, 4)
+            found[image, place] = [*near, random.random(), random.integers(2), *(random.random(784) < 0.8)]
+    row["frame"] = [1, 1, 0, 0]
+    target = {name: row[name] for name in row.dtype.names}
+    alone = task.evaluation.faults_of(found, target)
+    assert set(alone) == {"missed", "false"} and alone["missed"].sum() > 4 and alone["false"].sum() > 4
+    encoded = []
+    whole = run_length.encode_at
+    monkeypatch.setattr(run_length, "encode_at", lambda *given: encoded.append(1) or whole(*given))
+    collector = kept.of(task, None)
+    for images in (slice(0, 4), slice(4, 6)):
+        collector.add(found[images], {name: column[images] for name, column in target.items()})
+    for name, faults in alone.items():
+        wanted = {image: faults[image] for image in range(6) if faults[image]}
+        assert {each.index: each.faults for each in collector.most[name]} == wanted
+    assert len(encoded) == 6 * (3 + 3)  # each mask once
 
 
 @pytest.mark.parametrize(
