@@ -33,7 +33,7 @@ def case(seed: int) -> tuple[np.ndarray, dict[str, np.ndarray], int]:
     return outputs, target, classes
 
 
-MASK_SETS, CLASSES = 100, 10  # every class of a set is a small case of its own
+MASK_SETS, CLASSES = 70, 10  # every class of a set is a small case of its own
 STORED = (60, 64)  # height and width of the stored images of `mask_set`
 GRID = 28  # cells of a found mask in both directions
 FRAMES = ((1.0, 0.0, 0.0), (2.0, 0.0, 8.0), (0.5, 0.0, 1.0))  # scale, left and top of letterboxed images
