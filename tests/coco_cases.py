@@ -39,7 +39,9 @@ GRID = 28  # cells of a found mask in both directions
 FRAMES = ((1.0, 0.0, 0.0), (2.0, 0.0, 8.0), (0.5, 0.0, 1.0))  # scale, left and top of letterboxed images
 _SIDES = np.array([2, 4, 7, 14, 28, 56])  # of found masks: a pixel is a number of cells, or a cell four pixels
 
-Object = tuple[np.ndarray, np.ndarray, int, float, bool]  # box and mask in the stored image, class, score or area, crowd
+Object = tuple[
+    np.ndarray, np.ndarray, int, float, bool
+]  # box and mask in the stored image, class, score or area, crowd
 
 
 def mask_set(seed: int) -> tuple[list[list[Object]], list[list[Object]], tuple[float, float, float]]:

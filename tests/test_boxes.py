@@ -212,7 +212,7 @@ def test_wrong_entries_of_images_hide_no_other_fault_and_leave_out_only_themselv
 def test_a_file_without_its_lists_is_refused_in_one_line(changes, tmp_path):
     file = coco(tmp_path)
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
-    with pytest.raises(UserError, match="not in COCO's form: .* no list") as caught:
+    with pytest.raises(UserError, match=r"not in COCO's form: .* no list") as caught:
         opened(f"coco:{file}")
     assert len(str(caught.value).splitlines()) == 1
     assert doctor.examine(configs.Data(source=f"coco:{file}"), TASK).exit_code == 2

@@ -165,13 +165,13 @@ def _is_id(value: Any) -> bool:
 
 def _size(image: dict[str, Any], wrong: list[str]) -> tuple[int, int] | None:
     """Height and width that an entry gives; `wrong` gets a line if these are no numbers."""
-    sides = image.get("height"), image.get("width")
-    if None in sides:
+    height, width = image.get("height"), image.get("width")
+    if height is None or width is None:
         return None
-    if not all(type(side) in (int, float) for side in sides):
-        wrong.append(f"its height and width are no numbers: {sides!r:.80}")
+    if not all(type(side) is int or (type(side) is float and side.is_integer()) for side in (height, width)):
+        wrong.append(f"its height and width are no whole numbers: {(height, width)!r:.80}")
         return None
-    return sides
+    return int(height), int(width)
 
 
 def _objects(found: list[dict[str, Any]], numbers: dict[int, int], wrong: list[str]) -> tuple[Objects, tuple[str, ...]]:

@@ -69,8 +69,8 @@ def crop(mask: UInt8[np.ndarray, "h w"], side: int) -> tuple[UInt8[np.ndarray, "
     """A mask sampled on a grid of `side` x `side` cells over its extent, as bits, and the place of the grid.
 
     In a direction in which the object has at most `side` pixels, a cell is a pixel, and the grid may reach beyond the
-    image: small objects are kept exactly. Larger ones fill the grid, and a cell has the value of most of its area; of an
-    object that fills no cell so far, such as a thin line, the fullest cells.
+    image: small objects are kept exactly. Larger ones fill the grid, and a cell has the value of most of its area. An
+    object that fills no cell so far, such as a thin line, keeps its fullest cells.
     """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):

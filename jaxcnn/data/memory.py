@@ -17,8 +17,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 import jaxcnn.config as config
-from jaxcnn.config import UserError
-from jaxcnn.config import places
+from jaxcnn.config import UserError, places
 from jaxcnn.data import boxes, content, groups, instance_masks
 from jaxcnn.data.arrays import array_examples
 from jaxcnn.data.examples import WHITE, Content, Examples, Groups, Pixels, Source

@@ -55,7 +55,9 @@ def _folders(root: Path, tree: dict[str, Any], title: str, name: str) -> tuple[d
         places = _named(root, tree.get("path"), named) if named else None
         if named and places is None:
             is_list = str(named).endswith(".txt")
-            why = f"{name} names {str(named)!r:.80} for {split}, which is {'no' if not is_list else 'a list, no'} folder"
+            why = (
+                f"{name} names {str(named)!r:.80} for {split}, which is {'no' if not is_list else 'a list, no'} folder"
+            )
             if split == "train" and split not in usual:
                 raise UserError(f"{title}: {why}; correct it, or put the images into images/train")
             used = f"used {usual[split][0][0]} in its place" if split in usual else f"there is no {split} split"

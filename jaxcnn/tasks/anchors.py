@@ -34,8 +34,8 @@ def anchors(
 ) -> list[Float[np.ndarray, "a 4"]]:
     """The anchors of each level: place by place, row by row, with one anchor for each of `RATIOS` at every place.
 
-    They are as far apart as the places of the map (`stride_of`). Only on a level whose stride does not divide the padded
-    image are they a little closer, as in torchvision.
+    They are as far apart as the places of the map (`stride_of`); on a level whose stride does not divide the padded
+    image, a little closer, as in torchvision.
 
     Args:
       sides: height and width of the images.

@@ -51,9 +51,7 @@ class Comparing(Protocol):
         """A sentence that explains the pictures of `compared`."""
         ...
 
-    def faults_of(
-        self, outputs: np.ndarray, target: Tree, collector: Collector | None = None
-    ) -> dict[str, np.ndarray]:
+    def faults_of(self, outputs: np.ndarray, target: Tree, collector: Collector | None = None) -> dict[str, np.ndarray]:
         """The number or size of the faults of each kind in each image, [n].
 
         Args:

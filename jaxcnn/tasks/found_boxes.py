@@ -221,9 +221,7 @@ class Detections:
         """A sentence on the colours of the pictures."""
         return compared.LEGEND
 
-    def faults_of(
-        self, outputs: np.ndarray, target: Tree, collector: Collector | None = None
-    ) -> dict[str, np.ndarray]:
+    def faults_of(self, outputs: np.ndarray, target: Tree, collector: Collector | None = None) -> dict[str, np.ndarray]:
         """The numbers of missed objects and of false objects in each image, by kind."""
         judged = [matching.judge(objects) for objects in self._sure(outputs, target, collector)]
         return {name: np.array([getattr(each, name) for each in judged]) for name in self.faults}

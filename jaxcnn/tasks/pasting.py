@@ -93,7 +93,9 @@ def from_grid(bits: UInt8[np.ndarray, "side bytes"], box: Float32[np.ndarray, "4
     return part_from_grid(bits, box, sides).whole(sides)
 
 
-def part_from_grid(bits: UInt8[np.ndarray, "side bytes"], box: Float32[np.ndarray, "4"], sides: tuple[int, int]) -> Part:
+def part_from_grid(
+    bits: UInt8[np.ndarray, "side bytes"], box: Float32[np.ndarray, "4"], sides: tuple[int, int]
+) -> Part:
     """The true mask of a record (`box_records`) in an image: a pixel has the value of the cell around its centre.
 
     Args:
@@ -104,7 +106,8 @@ def part_from_grid(bits: UInt8[np.ndarray, "side bytes"], box: Float32[np.ndarra
     grid = np.unpackbits(bits, axis=1).astype(bool)
     side = len(grid)
     axes = []
-    for length, first, last in ((sides[0], *map(float, box[1::2])), (sides[1], *map(float, box[::2]))):
+    for length, ends in zip(sides, (box[1::2], box[::2]), strict=True):
+        first, last = map(float, ends)
         places = _within(min(first, last) - 1, max(first, last) + 1, length)
         at = np.floor((np.array(places) + 0.5 - first) / (last - first) * side)
         there = np.flatnonzero((at >= 0) & (at < side))

@@ -24,7 +24,11 @@ def figures(true, found):
     annotations, answers = [], []
     for image, (own, others) in enumerate(zip(true, found, strict=True), start=1):
         for (left, top, right, bottom), mask, label, number, crowd in [*own, *others]:
-            of = {"image_id": image, "category_id": label + 1, "segmentation": coco_mask.encode(np.asfortranarray(mask))}
+            of = {
+                "image_id": image,
+                "category_id": label + 1,
+                "segmentation": coco_mask.encode(np.asfortranarray(mask)),
+            }
             of["bbox"] = list(map(float, (left, top, right - left, bottom - top)))
             if len(annotations) < sum(map(len, true[:image])):
                 annotations.append({**of, "id": len(annotations) + 1, "area": number, "iscrowd": int(crowd)})
@@ -55,7 +59,10 @@ def figures(true, found):
         evaluated.summarize()
         precision = evaluated.eval["precision"][:, :, :, 0, -1]
         none = (precision == -1).all(axis=(0, 1))
-        rows += [evaluated.stats, *(np.where(none, -1, each) for each in (precision.mean((0, 1)), precision[0].mean(0)))]
+        rows += [
+            evaluated.stats,
+            *(np.where(none, -1, each) for each in (precision.mean((0, 1)), precision[0].mean(0))),
+        ]
     return np.concatenate(rows)
 
 
