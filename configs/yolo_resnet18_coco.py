@@ -2,9 +2,10 @@
 
     python -m jaxcnn.main --config=configs/yolo_resnet18_coco.py --config.data.source=coco:data/nuclei
 
-Images become squares of 512 pixels with bars (`data.resize="pad"`). The recipe is that of RTMDet (Lyu et al. 2022,
-arXiv 2212.07784, section 3) without mosaic and mixup: AdamW with weight decay 0.05, a flat cosine, a moving average.
-Judged by COCO's AP. We have not trained it on COCO itself.
+Images become squares of 512 pixels with bars (`data.resize="pad"`). The recipe is near that of RTMDet (Lyu et al. 2022,
+arXiv 2212.07784, section 3): AdamW with weight decay 0.05 and a moving average, but no mosaic and mixup, and a cosine
+from the end of the warm-up on, where RTMDet keeps the rate for the first half. Judged by COCO's AP. We have not trained
+it on COCO itself.
 """
 
 from jaxcnn.config import default, recipes

@@ -113,6 +113,14 @@ def test_arrays_of_python_give_the_same_records(tmp_path):
     target = opened(given.source).train.targets
     assert target["boxes"][0].tolist() == [[5, 7.5, 15, 17.5], [0, 15, 30, 25], [0, 0, 0, 0]]
     assert target["valid"].tolist() == [[True, True, False], [False] * 3]
+    for changes, line in (
+        ({"labels": [0, 0.9]}, "label 0.9 is not the number of a class"),
+        ({"iscrowd": [0, 0]}, "has the key 'iscrowd'; it may have boxes, labels, crowd, masks"),
+        ({"masks": np.zeros((2, 40, 50), np.uint8)}, r"'masks' must be integers or bool \[2, 40, 60\]"),
+        ({"masks": [None]}, "a list of 2 outlines"),
+    ):
+        with pytest.raises(UserError, match=line):
+            memory.give((pixels, [answers[0] | changes, answers[1]]))
     answers[0]["boxes"][0] = [10, 5, 61, 25]
     with pytest.raises(UserError, match=r"data\['train'\]\[0\]: box 0 .* within the image of 60x40"):
         memory.give((pixels, answers))
@@ -179,6 +187,13 @@ BAD = [
     ({"bbox": [10, 5, 20, 20]}, "is the same as annotation 10"),
     ({"segmentation": {"size": [40, 60], "counts": [2400]}}, "its mask is empty"),
     ({"bbox": [1, 2, 3, 4], "image_id": 7}, "images that are not listed"),
+    ({"bbox": [1, 2, 3, 4], "image_id": [0]}, "an annotation has no image_id"),
+    ({"bbox": [1, 2, 3, 4], "id": [9]}, "the id [9] of an annotation is neither a number nor a text"),
+    ({"bbox": [1, 2, 3, 4], "category_id": [1]}, "category_id [1]: ids are from 1 to 3"),
+    ({"bbox": [1, 2, 3, 5], "area": float("nan")}, "area of nan"),
+    ({"segmentation": {"size": [40, 60], "counts": [10**30]}}, "do not fill 40x60 pixels"),
+    ({"segmentation": {"size": [40], "counts": []}}, "no size of [height, width]"),
+    ({"segmentation": [[1, 1, float("nan"), 9, 9, 9]]}, "point that is not finite"),
 ]
 
 
@@ -200,6 +215,106 @@ def test_every_bad_annotation_is_named_and_refused_or_left_out_and_counted(tmp_p
     assert any(f"left out {len(BAD)} bad annotations" in note for note in skipped.notes)
     assert doctor.draw(data, TASK, tmp_path / "sheet.png") == 2
     assert Image.open(tmp_path / "sheet.png").format == "PNG"
+
+
+def test_wrong_entries_of_images_hide_no_other_fault_and_leave_out_only_themselves(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    listed = [
+        {"id": 0, "file_name": "a.png", "height": 40, "width": 60},
+        {"id": 3, "file_name": "a.png"},
+        {"id": 4, "file_name": "a.png", "height": "40", "width": "60"},
+        {"id": 1, "file_name": "b.png"},
+        {"id": 5, "file_name": "c.png"},
+        {"id": 5, "file_name": "d.png"},
+        {"id": [6], "file_name": "e.png"},
+        {"id": 7},
+        "f.png",
+    ]
+    file = coco(tmp_path, images=listed)
+    data = configs.Data(source=f"coco:{file}", test_split="", protocol="full", image_size=30, resize="pad")
+    found = doctor.examine(data, TASK)
+    (told,) = [each for each in found.results if each.name == "bad annotations"]
+    assert found.exit_code == 2
+    lines = ("no id and file_name", "'c.png' and 'd.png' have the same id 5", "is listed twice")
+    assert [sum(line in each for each in told.examples) for line in lines] == [3, 1, 2] and told.found == "6"
+    with pytest.raises(UserError, match="and 5 more"):
+        opened(f"coco:{file}")
+    skipped = opened(f"coco:{file}", on_error="skip")
+    assert len(skipped.train) == 2 and skipped.train.targets["valid"].sum() == 2
+
+
+@pytest.mark.parametrize("changes", [{"annotations": None}, {"annotations": {}}, {"images": None}, {"categories": 3}])
+def test_a_file_without_its_lists_is_refused_in_one_line(changes, tmp_path):
+    file = coco(tmp_path)
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    with pytest.raises(UserError, match=r"not in COCO's form: .* no list") as caught:
+        opened(f"coco:{file}")
+    assert len(str(caught.value).splitlines()) == 1
+    assert doctor.examine(configs.Data(source=f"coco:{file}"), TASK).exit_code == 2
+
+
+def test_classes_that_are_no_numbers_and_labels_without_an_image_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    yolo(tmp_path)
+    folder = tmp_path / "labels" / "train"
+    (folder / "classes.txt").write_text("square\nwide\n")  # some programs put the names there, too
+    text = (folder / "a.txt").read_text()
+    lines = ["1.9 0.5 0.5 0.4 0.4", "-0.5 0.5 0.5 0.2 0.2", "nan 0.5 0.5 0.1 0.1", "1e30 0.5 0.5 0.3 0.3"]
+    (folder / "a.txt").write_text("\n".join([text, *lines]))
+    (folder / "gone.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    data = configs.Data(source=f"yolo:{tmp_path}", test_split="", protocol="full", image_size=30, resize="pad")
+    (told,) = [each for each in doctor.examine(data, TASK).results if each.name == "bad annotations"]
+    assert told.found == "5" and told.examples[0] == "labels/train/gone.txt has no image"
+    for each in ("1.9", "-0.5", "nan", "1e+30"):
+        assert sum(f"has class {each}, which is no whole number" in line for line in told.examples) == 1
+    skipped = opened(f"yolo:{tmp_path}", on_error="skip").train.targets
+    assert skipped["label"][skipped["valid"]].tolist() == [0, 1]
+
+
+def test_folders_that_data_yaml_names_are_read_and_others_are_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    yolo(tmp_path)
+    for name in ("parts/images/one", "parts/images/two", "held"):
+        images(tmp_path / name)
+    (tmp_path / "parts" / "labels" / "two").mkdir(parents=True)
+    (tmp_path / "parts" / "labels" / "two" / "b.txt").write_text("1 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "held" / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n")  # beside its image
+    names = "names: [square, wide]\n"
+    (tmp_path / "data.yaml").write_text(f"path: parts\ntrain: [images/one, images/two]\nval: ../../held\n{names}")
+    splits = opened(f"yolo:{tmp_path}", protocol="holdout")
+    assert splits.train.targets["label"][splits.train.targets["valid"]].tolist() == [1]
+    assert (len(splits.train), len(splits.val)) == (4, 2) and splits.val.targets["valid"].sum() == 1
+    (tmp_path / "data.yaml").write_text(f"train: train.txt\nval: nowhere\ntest: images/train\n{names}")
+    splits = opened(f"yolo:{tmp_path}")
+    assert len(splits.train) == 2 and splits.train.targets["valid"].sum() == 2
+    told = "\n".join(splits.notes)
+    assert "names 'train.txt' for train, which is a list, no folder; used images/train in its place" in told
+    assert "names 'nowhere' for val, which is no folder; there is no val split" in told
+    assert "the same images for train and test; there is no test split" in told
+    (tmp_path / "images" / "train").rename(tmp_path / "images" / "pictures")
+    (tmp_path / "data.yaml").write_text(f"train: nowhere\n{names}")
+    (tmp_path / "images" / "pictures").rename(tmp_path / "pictures")
+    (tmp_path / "images").rmdir()
+    with pytest.raises(UserError, match=r"data\.yaml names 'nowhere' for train, which is no folder; correct it"):
+        opened(f"yolo:{tmp_path}")
+
+
+def test_lists_of_voc_with_other_bytes_and_unknown_or_repeated_images_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    voc(tmp_path)
+    file = tmp_path / "ImageSets" / "Main" / "train.txt"
+    file.parent.mkdir(parents=True)
+    file.write_text("a\nb\na\nc\n")
+    with pytest.raises(UserError, match=r"'c' of the list has no file in Annotations \(and 1 more\)"):
+        opened(f"voc:{tmp_path}")
+    skipped = opened(f"voc:{tmp_path}", on_error="skip")
+    assert len(skipped.train) == 2 and "a.png' is listed twice" in "".join(skipped.notes)
+    file.write_bytes(b"a\n\xff\xfe\n")
+    with pytest.raises(UserError, match=r"the list train\.txt is not UTF-8"):
+        opened(f"voc:{tmp_path}")
+    (tmp_path / "Annotations" / "b.xml").write_text('<?xml version="1.0" encoding="no"?><annotation/>')
+    with pytest.raises(UserError, match=r"b\.xml is not XML"):
+        opened(f"voc:{tmp_path}")
 
 
 def test_missing_images_other_sizes_and_too_many_boxes_are_one_line(tmp_path, monkeypatch):
@@ -236,6 +351,19 @@ def test_run_lengths_are_those_of_coco(tmp_path):
     for shape in ((1, 1), (5, 4), (300, 200)):
         noise = (random.random(shape) < 0.4).astype(np.uint8)
         assert np.array_equal(run_length.decode(run_length.encode(noise)), noise)
+        rows, columns = np.nonzero(noise)
+        ends = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if len(rows) else None
+        assert ends is None or run_length.corners(run_length.encode(noise)).tolist() == ends
+        whole = np.zeros((shape[0] + 3, shape[1] + 2), np.uint8)
+        for top, left in ((0, 0), (2, 1), (3, 2)):
+            whole[:] = 0
+            whole[top : top + shape[0], left : left + shape[1]] = noise
+            assert run_length.encode_at(noise, (top, left), whole.shape) == run_length.encode(whole)
+            assert np.array_equal(run_length.decode(run_length.encode(whole)), whole)
+    full = run_length.encode(np.ones((3, 4), bool))  # one run over the ends of all columns
+    assert full == {"size": [3, 4], "counts": "0<"} and run_length.corners(full).tolist() == [0, 0, 4, 3]
+    large = {"size": [10**6, 10**6], "counts": [10**6 + 3, 10**6, 10**12 - 2 * 10**6 - 3]}  # no room for its pixels
+    assert run_length.corners(large).tolist() == [1, 0, 3, 10**6]
 
 
 COCO_CODE = "g03400NM032005"

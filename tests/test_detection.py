@@ -282,6 +282,17 @@ def test_figures_do_not_change_when_images_are_letterboxed():
     assert plain.figures(names, {}) == boxed.figures(names, {})
 
 
+def test_at_most_100_boxes_of_a_class_in_an_image_count_as_in_coco():
+    corner = 40.0 * np.stack(np.meshgrid(np.arange(12), np.arange(10)), axis=-1).reshape(-1, 2)
+    true = targets(np.concatenate([corner, corner + 20], axis=1), most=120)
+    found = np.concatenate([true["boxes"], np.linspace(0.9, 0.3, 120)[:, None], np.zeros((120, 1))], axis=1)
+    for most in (100, 120):
+        collector = CocoFigures()
+        collector.add(found[None, :most].astype(np.float32), jax.device_get(batched(true)))
+        figures = collector.figures(("a",), {})
+        assert figures["ar"] == pytest.approx(100 / 120) and figures["ap"] == pytest.approx(84 / 101)
+
+
 def test_a_split_without_any_box_has_figures():
     collector = CocoFigures()
     collector.add(np.zeros((2, 3, 6), np.float32), jax.device_get(batched(targets([]), 2)))

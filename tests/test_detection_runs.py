@@ -54,6 +54,12 @@ def test_two_devices_and_the_other_loader_train_alike(run, tmp_path):
     assert len(set(runs.losses(run[0]))) == 4
 
 
+@pytest.mark.parametrize("devices", [4, 8])
+def test_four_and_eight_devices_train_alike(run, tmp_path, devices):
+    digits.run_up_to(2, tmp_path, **groups(devices=devices))
+    np.testing.assert_allclose(runs.losses(tmp_path)[:2], runs.losses(run[0])[:2], rtol=1e-4)  # as above
+
+
 def test_a_run_that_stops_and_goes_on_has_the_bits_of_one_that_does_not(run, tmp_path):
     digits.run_up_to(2, tmp_path, **groups())
     digits.run(tmp_path, **groups())

@@ -15,7 +15,7 @@ from tests import digits, runs
 pytestmark = pytest.mark.unoptimised
 
 
-def groups():
+def groups(devices=1):
     return {
         "global_batch_size": 4,
         "model": {"name": "faster_rcnn_cnn", "width": 1 / 64},
@@ -24,7 +24,7 @@ def groups():
         "augment": {"flip": "random"},
         "optim": {"name": "sgd", "learning_rate": 0.01},
         "run": {"steps": 2, "tensorboard": False, "curves": False, "log_every_steps": 1},
-        "parallel": {"devices": 1},
+        "parallel": {"devices": devices},
     }
 
 
@@ -41,6 +41,11 @@ def test_a_run_is_judged_by_the_average_precision_of_boxes(run):
     test = json.loads((folder / "test.json").read_text())
     assert 0 <= test["ap"] <= test["ap50"] <= 1 and test["loss"] > 0
     assert set(test["ap_by_class"]) == {"square", "disc", "frame"}
+
+
+def test_two_devices_train_alike(run, tmp_path):
+    digits.run(tmp_path, **groups(devices=2))
+    np.testing.assert_allclose(runs.losses(tmp_path), runs.losses(run[0]), rtol=1e-5)  # the same sums in another order
 
 
 def test_a_run_that_stops_and_goes_on_has_the_bits_of_one_that_does_not(run, tmp_path):

@@ -9,9 +9,10 @@ from PIL import Image
 
 from jaxcnn import config as configs
 from jaxcnn.config import ConfigError, UserError
-from jaxcnn.data import instance_masks
+from jaxcnn.data import instance_masks, memory
 from jaxcnn.data.source import open_splits
-from jaxcnn.tasks import box_records, by_name, run_length
+from jaxcnn.doctor import data as doctor
+from jaxcnn.tasks import box_records, by_name, kept, run_length
 from jaxcnn.tasks.instances import Instances
 from jaxcnn.tasks.moving import Move
 from jaxcnn.tasks.pasting import from_grid, pasted
@@ -69,7 +70,50 @@ def test_run_lengths_and_polygons_become_exact_masks_of_small_objects(tmp_path):
     square = np.zeros((HEIGHT, WIDTH), bool)
     square[2:12, 40:50] = True
     assert np.array_equal(two, square)
-    assert not crowd.any() and targets["crowd"][0].tolist() == [False, False, True, False]
+    filled = np.zeros((HEIGHT, WIDTH), bool)
+    filled[:5, :5] = True  # of a crowd without an outline, its box
+    assert np.array_equal(crowd, filled) and targets["crowd"][0].tolist() == [False, False, True, False]
+
+
+def judged_in_a_crowd(crowd):
+    """The figures of one object, found with a score of 0.5, and of three found in a crowd, with higher scores."""
+    row = np.zeros(1, box_records.record_type(4, SIDE))
+    one, many = np.zeros((2, 64, 64), np.uint8)
+    one[2:22, 2:22] = many[32:, 32:] = 1
+    bits, places = zip(*(instance_masks.crop(mask, SIDE) for mask in (one, many)), strict=True)
+    row["boxes"][0, :2], row["area"][0, :2] = [[2, 2, 22, 22], [32, 32, 64, 64]], [400, 1024]
+    row["mask"][0, :2], row["mask_box"][0, :2] = bits, places
+    row["valid"][0, :2], row["crowd"][0, 1], row["frame"] = True, crowd, [1, 1, 0, 0]
+    found = np.zeros((1, TASK.most_found, 6 + 28 * 28), np.float32)
+    found[0, :4, :4] = [[2, 2, 22, 22], [34, 34, 44, 44], [46, 34, 56, 44], [34, 46, 44, 56]]
+    found[0, :4, 4], found[0, :4, 6:] = [0.5, 0.9, 0.8, 0.7], 1
+    collector = by_name.make(TASK, 1, sides=(64, 64)).evaluation.collector(None)
+    collector.add(found, {name: row[name] for name in row.dtype.names})
+    return collector.figures(("thing",), collector.fitted())
+
+
+def test_what_is_found_in_a_crowd_does_not_count_in_the_figures_of_masks():
+    figures = judged_in_a_crowd(crowd=True)
+    assert figures["mask_ap"] == figures["ap"] == 1.0 and figures["confusion_matrix"] == [[1, 0], [0, 0]]
+    assert figures["at_thresholds"]["macro_f1"] == 1.0
+    figures = judged_in_a_crowd(crowd=False)  # three false ones before the hit, and an object missed: 51 recalls of 101
+    assert figures["mask_ap"] == pytest.approx(51 / 101 / 4) and figures["confusion_matrix"] == [[1, 1], [3, 0]]
+
+
+def test_a_crowd_keeps_its_outline_and_a_thin_line_keeps_a_cell(tmp_path):
+    polygon = [[10.0, 2.0, 50.0, 2.0, 50.0, 12.0, 10.0, 12.0]]
+    line = np.eye(200, dtype=np.uint8)  # in every cell it touches, much less than half
+    source = coco(
+        tmp_path,
+        [
+            {"bbox": [10, 2, 40, 10], "segmentation": polygon, "iscrowd": 1},
+            {"segmentation": run_length.encode(line)},
+        ],
+        200,
+        200,
+    )
+    crowd, thin = stored_masks(open_splits(data(source), TASK).train.targets, 0, (200, 200))
+    assert crowd[2:12, 11:49].all() and crowd.sum() <= 10 * 42 and thin.any()
 
 
 def test_a_larger_object_fills_its_grid_and_a_resized_image_moves_it(tmp_path):
@@ -88,6 +132,61 @@ def test_an_object_without_an_outline_is_refused_or_left_out(tmp_path):
     with pytest.raises(UserError, match="has no mask: it has no segmentation"):
         _ = open_splits(data(source), TASK).train.targets
     assert open_splits(data(source, on_error="skip"), TASK).train.targets["valid"].sum() == 1
+
+
+FAR = [[1e9, 1e9, 2e9, 1e9, 2e9, 2e9]]
+BAD = [
+    ({"segmentation": {"size": [10**6, 10**6], "counts": [10**12]}}, "1000000x1000000, but the image 40x60"),
+    ({"segmentation": {"size": [40, 60], "counts": [2400]}}, "no pixel within the image"),
+    ({"segmentation": [[61, 1, 70, 1, 70, 9, 61, 9]]}, "no pixel within the image"),
+    ({"segmentation": FAR}, "reaches far outside"),
+    ({"segmentation": FAR, "iscrowd": 1}, "reaches far outside"),
+    ({"segmentation": [[1, 1, float("nan"), 9, 9, 9]]}, "not finite"),
+    ({"segmentation": {"size": [40, 60], "counts": "o" * 99}}, "end within a run"),
+    ({"segmentation": {"size": [40, 60], "counts": 7}}, "no counts"),
+]
+
+
+def test_outlines_without_sense_are_named_by_the_doctor_and_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    good = {"bbox": [10, 5, 21, 20], "segmentation": run_length.encode(ring())}
+    source = coco(tmp_path, [good, *({"bbox": [1, 1, 8, 8 + k], **change} for k, (change, _) in enumerate(BAD))])
+    found = doctor.examine(data(source), TASK)
+    (told,) = [each for each in found.results if each.name == "bad annotations"]
+    assert (found.exit_code, told.found) == (2, str(len(BAD)))
+    for line in {line for _, line in BAD}:
+        assert sum(line in each for each in told.examples) == sum(line == other for _, other in BAD), line
+    with pytest.raises(UserError, match=f"and {len(BAD) - 1} more"):
+        _ = open_splits(data(source), TASK).train.targets
+    assert open_splits(data(source, on_error="skip"), TASK).train.targets["valid"].sum() == 1
+
+
+def test_masks_from_python_are_those_of_a_file_and_boxes_alone_are_refused():
+    pixels = np.full((2, HEIGHT, WIDTH, 3), 90, np.uint8)
+    square = np.zeros((HEIGHT, WIDTH), bool)
+    square[2:12, 40:50] = True
+    labels = {"boxes": [[10, 5, 31, 25], [40, 2, 50, 12]], "labels": [0, 0]}
+    forms = [np.stack([ring(), square]).astype(np.uint8), [run_length.encode(ring()), run_length.encode(square)]]
+    forms.append([run_length.encode(ring()), [[40.0, 2.0, 50.0, 2.0, 50.0, 12.0, 40.0, 12.0]]])
+    made = []
+    for masks in forms:
+        given = memory.give((pixels, [labels | {"masks": masks}, {"boxes": [], "labels": []}]))
+        targets = open_splits(data(given.source), TASK).train.targets
+        (first,) = np.flatnonzero(targets["valid"].any(axis=1))
+        one, two = stored_masks(targets, first, (HEIGHT, WIDTH))
+        assert np.array_equal(one, ring()) and np.array_equal(two, square)
+        half = open_splits(data(given.source, image_size=30, resize="pad"), TASK).train.targets
+        assert half["mask_box"][first, 1].tolist() == [20, 6, 20 + SIDE / 2, 6 + SIDE / 2]  # under a bar of 5 pixels
+        boxed = open_splits(data(given.source), configs.Task(name="detection", most_boxes=4)).train.targets
+        assert "mask" not in boxed and np.array_equal(boxed["boxes"], targets["boxes"])
+        made.append(given.fingerprint)
+    plain = memory.give((pixels, [labels, {"boxes": [], "labels": []}]))
+    assert len({plain.fingerprint, *made}) >= 3 and made[0] == made[1]
+    with pytest.raises(UserError, match="or give 'masks' beside 'boxes' from Python"):
+        open_splits(data(plain.source), TASK)
+    empty = memory.give((pixels[:1], [labels | {"masks": np.zeros((2, HEIGHT, WIDTH), np.uint8)}]))
+    with pytest.raises(UserError, match=r"data\['train'\]\[0\]: .* no pixel within the image \(and 1 more\)"):
+        open_splits(data(empty.source), TASK)
 
 
 @pytest.mark.parametrize("height, width", [(5, 7), (32, 32), (64, 96), (33, 100), (1, 1)])
@@ -210,6 +309,38 @@ def test_the_figures_of_masks_are_those_of_cocos_code_for_masks_in_the_image(tmp
     assert figures["mask_ap50"] == pytest.approx(judged.stats[1], abs=1e-12) and 0 < figures["mask_ap"] < 0.9
     assert figures["ap"] > 0 and figures["ap"] != figures["mask_ap"]
     assert "masks: AP" in task.evaluation.describe({**figures, "loss": 0.0})[0]
+
+
+def test_the_faults_of_images_are_those_of_the_collection_for_the_figures(monkeypatch):
+    task = by_name.make(TASK, 2, sides=(32, 40))
+    random = np.random.default_rng(0)
+    row = np.zeros(6, box_records.record_type(4, SIDE))
+    found = np.zeros((6, TASK.most_found, 6 + 28 * 28), np.float32)
+    for image in range(6):
+        for place in range(3):
+            mask = np.zeros((32, 40), np.uint8)
+            left, top = random.integers(0, 20, 2)
+            mask[top : top + 12, left : left + 10] = random.random((min(12, 32 - top), 10)) < 0.9
+            row["mask"][image, place], row["mask_box"][image, place] = instance_masks.crop(mask, SIDE)
+            row["boxes"][image, place] = [left, top, left + 10, min(top + 12, 32)]
+            row["label"][image, place], row["valid"][image, place] = random.integers(2), True
+            row["area"][image, place] = mask.sum()
+            near = row["boxes"][image, place] + random.normal(0, 2, 4)
+            found[image, place] = [*near, random.random(), random.integers(2), *(random.random(784) < 0.8)]
+    row["frame"] = [1, 1, 0, 0]
+    target = {name: row[name] for name in row.dtype.names}
+    alone = task.evaluation.faults_of(found, target)
+    assert set(alone) == {"missed", "false"} and alone["missed"].sum() > 4 and alone["false"].sum() > 4
+    encoded = []
+    whole = run_length.encode_at
+    monkeypatch.setattr(run_length, "encode_at", lambda *given: encoded.append(1) or whole(*given))
+    collector = kept.of(task, None)
+    for images in (slice(0, 4), slice(4, 6)):
+        collector.add(found[images], {name: column[images] for name, column in target.items()})
+    for name, faults in alone.items():
+        wanted = {image: faults[image] for image in range(6) if faults[image]}
+        assert {each.index: each.faults for each in collector.most[name]} == wanted
+    assert len(encoded) == 6 * (3 + 3)  # each mask once
 
 
 @pytest.mark.parametrize(

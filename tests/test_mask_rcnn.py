@@ -13,11 +13,11 @@ from jaxcnn import config as configs
 from jaxcnn import models
 from jaxcnn.data import boxes as data_boxes
 from jaxcnn.data import instance_masks
-from jaxcnn.models import faster_rcnn
+from jaxcnn.models import faster_rcnn, roi_align
 from jaxcnn.models.faster_rcnn import FasterRCNN, Numbers
 from jaxcnn.models.mask_rcnn import MaskRCNN
-from jaxcnn.models.roi_align import roi_align
 from jaxcnn.tasks import instances, proposals, two_stage
+from jaxcnn.tasks.anchors import anchors
 from jaxcnn.tasks.box_records import MASK, MASK_BOX
 from jaxcnn.tasks.suppression import Rule
 from jaxcnn.weights import layout
@@ -130,10 +130,10 @@ def compared():
 
 def test_roi_align_and_its_gradient_are_those_of_torchvision_at_every_level():
     with jax.enable_x64(True):
-        maps, sides = [jnp.asarray(each) for each in case.pyramid()], (case.WIDE, case.WIDE)
+        maps = [jnp.asarray(each) for each in case.pyramid()]
 
         def squares(maps):
-            made = roi_align(maps, jnp.asarray(case.regions()), sides, 7)
+            made = roi_align.roi_align(maps, jnp.asarray(case.regions()), 7)
             return (made**2).sum(), made
 
         (_, made), gradient = jax.jit(jax.value_and_grad(squares, has_aux=True))(maps)
@@ -148,9 +148,37 @@ def test_roi_align_and_its_gradient_are_those_of_torchvision_at_every_level():
 
 def test_what_lies_a_pixel_beyond_a_map_is_0_and_its_border_holds_until_there():
     maps = [jnp.ones((4, 4, 1))]
-    inside, outside = roi_align(maps, jnp.array([[-3.0, -3, 15, 15], [40, 40, 60, 60]]), (16, 16), 2)
+    inside, outside = roi_align.roi_align(maps, jnp.array([[-3.0, -3, 15, 15], [40, 40, 60, 60]]), 2)
     np.testing.assert_allclose(inside, 1.0, rtol=1e-6)
     assert not outside.any()
+
+
+@pytest.mark.parametrize("sides", [(512, 500), (300, 33), (96, 800), (31, 1)])
+def test_anchors_of_an_image_of_any_size_lie_where_their_maps_have_been_read(sides):
+    maps, rest = [], sides
+    for level in range(7):
+        if level > 1:
+            maps.append(rest)
+        rest = tuple(-(-side // 2) for side in rest)
+    for level, (made, (height, width)) in enumerate(zip(anchors(sides, maps, case.SIZES), maps, strict=True)):
+        assert len(made) == 3 * height * width
+        centres = (made[::3, :2] + made[::3, 2:]).reshape(height, width, 2) / 2
+        rows, columns = np.mgrid[:height, :width]
+        if level < 4:
+            assert np.array_equal(centres, np.stack([columns, rows], axis=2) * 4 * 2**level)
+        else:  # torchvision's: the padded sides by the places of their maps
+            steps = [-(-side // 32) * 32 // -(-side // 64) for side in sides[::-1]]
+            assert np.array_equal(centres, np.stack([columns, rows], axis=2) * steps)
+
+
+def test_a_box_reads_the_places_under_it_in_an_image_of_any_size():
+    # Maps of an image of 33 pixels, which hold the places of their own points; 3 of 33 is nearer to 1/8 than to 1/16.
+    maps = [np.mgrid[:n, :n].transpose(1, 2, 0) * 4.0 * 2**level for level, n in enumerate((9, 5, 3, 2))]
+    box = jnp.array([[0.0, 0, 32, 32]])
+    for level in range(4):
+        only = [jnp.asarray(each if k == level else 0 * each) for k, each in enumerate(maps)]
+        read = roi_align._read_levels(only, box, jnp.array([level]), roi_align._scales(4, float), 1)
+        np.testing.assert_allclose(read[0, 0, 0], [16, 16], atol=1e-4)
 
 
 def test_proposals_and_what_is_found_are_those_of_torchvision(compared):

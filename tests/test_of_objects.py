@@ -45,7 +45,7 @@ def test_the_features_within_boxes_are_those_of_roi_align_on_every_level_and_bey
 
     def function(x):
         parts = [x[:, i:j].reshape(-1, *s) for i, j, s in zip(ends[:-1], ends[1:], shapes, strict=True)]
-        return roi_align.within_boxes(parts, x[:, ends[-1] :].reshape(-1, 40, 4), SIDES, 7)
+        return roi_align.within_boxes(parts, x[:, ends[-1] :].reshape(-1, 40, 4), 7)
 
     wanted, found = both(function, np.concatenate([maps, regions.reshape(2, -1)], axis=1))
     levels = np.asarray(roi_align.level_of(jnp.asarray(regions[0]), 4))

@@ -4,6 +4,7 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -53,6 +54,7 @@ def source(
     maps: bool = False,
     mask_side: int = 0,
     beside: Sequence[Path] = (),
+    faults: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Source:
     """The source of annotated images.
 
@@ -66,17 +68,31 @@ def source(
       maps: whether to give label maps of the outlines of objects, with class 0 where there is none, in place of boxes.
       mask_side: side of the masks that objects get in addition to boxes; 0: no masks.
       beside: folders outside `root` that belong to the set, too; images elsewhere need `data.images_below`.
+      faults: for each base split, bad annotations that belong to no image.
     """
 
     def open_split(split: str) -> Examples:
-        paths = [each.path for each in splits[split]]
+        pictures, repeated = _each_once(splits[split])
+        paths = [each.path for each in pictures]
         if strange := files.outside(root, paths, data, beside):
             more = f" ({len(strange)} such images)" if len(strange) > 1 else ""
             raise UserError(f"{title} {split}: {files.refusal(paths[strange[0]], root)}{more}")
-        return _open(f"{title} {split}", root, splits[split], classes, data, maps, mask_side)
+        loose = [*faults.get(split, ()), *repeated]
+        return _open(f"{title} {split}", root, pictures, classes, data, maps, mask_side, loose)
 
     classes_of_all = (label_maps.BACKGROUND, *classes) if maps else classes
     return Source(title, classes_of_all, tuple(splits), open_split, notes, undivided=tuple(splits) == ("train",))
+
+
+def _each_once(pictures: Sequence[Picture]) -> tuple[list[Picture], list[str]]:
+    """The images without those that have been listed before, and one line for each of these."""
+    first: dict[str, Picture] = {}
+    lines = []
+    for picture in pictures:
+        if picture.path in first:
+            lines.append(f"image {picture.path!r} is listed twice; list each image once")
+        first.setdefault(picture.path, picture)
+    return list(first.values()), lines
 
 
 def _open(
@@ -87,7 +103,10 @@ def _open(
     data: config.Data,
     maps: bool,
     mask_side: int,
+    faults: Sequence[str],
 ) -> Examples:
+    if not pictures:
+        raise UserError(f"{title} has no image" + (f": {faults[0]}" if faults else ""))
     paths = [each.path for each in pictures]
     if data.on_error == "raise":
         missing = [path for path in paths if files.state(os.path.join(root, path)) == (-1, -1)]
@@ -102,7 +121,7 @@ def _open(
     check_one_size(title, sizes, data)
     if data.image_size and data.resize == "crop" and not maps:
         raise UserError(f"config.data.resize='crop' would cut boxes of {title} off; set it to 'pad' (or 'stretch')")
-    found, problems = [], list[str]()
+    found, problems = [], [*faults]
     for number, (height, width) in zip(encoded.labels, sizes, strict=True):
         objects, wrong = sound(pictures[number], int(height), int(width), classes)
         found.append(objects)
@@ -193,8 +212,8 @@ def _fault(objects: Objects, place: int, height: int, width: int, classes: Seque
         return f"reaches outside the image of {width}x{height}: {told}"
     if min(right, width) - max(left, 0) <= 0 or min(bottom, height) - max(top, 0) <= 0:
         return f"has an empty box: {told}"
-    if objects.area[place] <= 0:
-        return "has an area of 0"
+    if not 0 < objects.area[place] < np.inf:
+        return f"has an area of {objects.area[place]:g}"
     label = int(objects.labels[place])
     if not 0 <= label < len(classes):
         off = ", off by one" if label == len(classes) else ""

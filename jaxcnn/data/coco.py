@@ -1,7 +1,6 @@
 """Boxes in COCO's JSON: `coco:<folder>` or `coco:<file>`; Lin et al. 2014, arXiv:1405.0312."""
 
 import collections
-import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -48,12 +47,12 @@ def open_coco(argument: str, data: config.Data, task: config.Task = _DETECTION) 
         raise UserError(f"{title}: {found[other].name} has other categories than {found['train'].name}; use the same")
     numbers = {identity: number for number, identity in enumerate(sorted(ids["train"]))}
     names = tuple(ids["train"][identity] for identity in numbers)
-    splits, folders = {}, []
+    splits, faults, folders = {}, {}, []
     for split, tree in trees.items():
         folders.append(folder := _images(root, found[split], tree))
-        splits[split] = _pictures(tree, Path(os.path.relpath(folder, root)), numbers, f"{title} {found[split].name}")
+        splits[split], faults[split] = _pictures(tree, Path(os.path.relpath(folder, root)), numbers)
     maps, side = task.name == "segmentation", task.mask_side if task.name == "instances" else 0
-    return annotated.source(title, root, splits, names, data, maps=maps, mask_side=side, beside=folders)
+    return annotated.source(title, root, splits, names, data, maps=maps, mask_side=side, beside=folders, faults=faults)
 
 
 def _files(root: Path, title: str) -> dict[str, Path]:
@@ -88,6 +87,8 @@ def _read(file: Path, title: str) -> dict[str, Any]:
         raise UserError(f"{title}: {file.name} is not JSON: {error}") from None
     if not isinstance(tree, dict) or not all(isinstance(tree.get(key), list) for key in ("images", "categories")):
         raise UserError(f"{title}: {file.name} is not in COCO's form: it has no lists of images and categories")
+    if not isinstance(tree.get("annotations", []), list):
+        raise UserError(f"{title}: {file.name} is not in COCO's form: its annotations are no list")
     return tree
 
 
@@ -95,7 +96,7 @@ def _categories(tree: dict[str, Any], name: str, title: str) -> dict[int, str]:
     """The names of the categories by id."""
     try:
         found = {int(each["id"]): str(each["name"]) for each in tree["categories"]}
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise UserError(f"{title}: a category of {name} has no id and name") from None
     if not found:
         raise UserError(f"{title}: {name} has no categories")
@@ -115,42 +116,64 @@ def _images(root: Path, file: Path, tree: dict[str, Any]) -> Path:
     return next((place for place in places if any((place / name).is_file() for name in first)), root / below[-1])
 
 
-def _pictures(tree: dict[str, Any], folder: Path, numbers: dict[int, int], title: str) -> list[Picture]:
-    """The images listed in a file, with their annotations."""
+def _pictures(tree: dict[str, Any], folder: Path, numbers: dict[int, int]) -> tuple[list[Picture], list[str]]:
+    """The images listed in a file, with their annotations, and one line for each entry that belongs to no image."""
     of_image: dict[Any, list[dict[str, Any]]] = collections.defaultdict(list)
     wrong: dict[Any, list[str]] = collections.defaultdict(list)
+    faults: list[str] = []
     seen: set[Any] = set()
     for annotation in tree.get("annotations", []):
-        if not isinstance(annotation, dict) or "image_id" not in annotation:
-            raise UserError(f"{title}: an annotation has no image_id")
+        if not isinstance(annotation, dict) or not _is_id(annotation.get("image_id")):
+            faults.append(f"an annotation has no image_id: {annotation!r:.80}")
+            continue
         identity, image = annotation.get("id"), annotation["image_id"]
+        if identity is not None and not _is_id(identity):
+            wrong[image].append(f"the id {identity!r:.80} of an annotation is neither a number nor a text")
+            continue
         if identity is not None and identity in seen:
             wrong[image].append(f"the id {identity} of an annotation occurs twice")
             continue
         seen.add(identity)
         of_image[image].append(annotation)
-    pictures: list[Picture] = []
-    known: dict[Any, str] = {}
+    listed: dict[Any, list[dict[str, Any]]] = {}
     for image in tree["images"]:
-        if not isinstance(image, dict) or not isinstance(image.get("file_name"), str) or "id" not in image:
-            raise UserError(f"{title}: an image has no id and file_name")
-        identity, name = image["id"], image["file_name"]
-        if identity in known:
-            raise UserError(f"{title}: the images {known[identity]!r} and {name!r} have the same id {identity}")
-        known[identity] = name
-        size = (image["height"], image["width"]) if "height" in image and "width" in image else None
-        objects, names = _objects(of_image.pop(identity, []), numbers, wrong[identity])
-        pictures.append(
-            Picture(str(folder / os.path.normpath(name)), objects, names, size=size, wrong=tuple(wrong[identity]))
+        named = isinstance(image, dict) and isinstance(image.get("file_name"), str) and image["file_name"]
+        if not named or not _is_id(image.get("id")):
+            faults.append(f"an image has no id and file_name: {image!r:.80}")
+            continue
+        listed.setdefault(image["id"], []).append(image)
+    pictures: list[Picture] = []
+    for identity, images in listed.items():
+        own, names = of_image.pop(identity, []), sorted({image["file_name"] for image in images})
+        if len(names) > 1:  # nobody knows of which one the annotations are
+            told = " and ".join(repr(name) for name in names[:2])
+            faults.append(f"the images {told} have the same id {identity}, and both are left out")
+            continue
+        size = _size(images[0], wrong[identity])
+        objects, of_each = _objects(own, numbers, wrong[identity])
+        picture = Picture(
+            str(folder / os.path.normpath(names[0])), objects, of_each, size=size, wrong=tuple(wrong[identity])
         )
-    if len(set(known.values())) < len(known):
-        twice = next(name for name, count in collections.Counter(known.values()).items() if count > 1)
-        raise UserError(f"{title}: image {twice!r} is listed twice; list each image once")
-    if of_image and pictures:  # annotations of images that are not listed
+        pictures += [picture] * len(images)
+    if of_image:  # annotations of images that are not listed
         count, first = sum(map(len, of_image.values())), next(iter(of_image))
-        line = f"{count} annotations are of images that are not listed, such as image_id {first}"
-        pictures[0] = dataclasses.replace(pictures[0], wrong=(*pictures[0].wrong, line))
-    return pictures
+        faults.append(f"{count} annotations are of images that are not listed, such as image_id {first}")
+    return pictures, faults
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int | float | str) and not isinstance(value, bool)
+
+
+def _size(image: dict[str, Any], wrong: list[str]) -> tuple[int, int] | None:
+    """Height and width that an entry gives; `wrong` gets a line if these are no numbers."""
+    height, width = image.get("height"), image.get("width")
+    if height is None or width is None:
+        return None
+    if not all(type(side) is int or (type(side) is float and side.is_integer()) for side in (height, width)):
+        wrong.append(f"its height and width are no whole numbers: {(height, width)!r:.80}")
+        return None
+    return int(height), int(width)
 
 
 def _objects(found: list[dict[str, Any]], numbers: dict[int, int], wrong: list[str]) -> tuple[Objects, tuple[str, ...]]:
@@ -159,17 +182,17 @@ def _objects(found: list[dict[str, Any]], numbers: dict[int, int], wrong: list[s
     lowest, highest = min(numbers), max(numbers)
     for annotation in found:
         name = f"annotation {annotation.get('id', '?')}"
+        category = annotation.get("category_id")
         try:
             box = _corners(annotation)
             size = annotation.get("area")
             covered = float(size) if size is not None else float((box[2] - box[0]) * (box[3] - box[1]))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             wrong.append(f"{name} has no box: {error}")
             continue
-        category = annotation.get("category_id")
-        if category not in numbers:
+        if not _is_id(category) or category not in numbers:
             off = ", off by one" if category in (lowest - 1, highest + 1) else ""
-            wrong.append(f"{name} has category_id {category}{off}: ids are from {lowest} to {highest}")
+            wrong.append(f"{name} has category_id {category!s:.80}{off}: ids are from {lowest} to {highest}")
             continue
         corners.append(box)
         labels.append(numbers[category])

@@ -16,7 +16,8 @@ def of_images(
 ) -> tuple[list[Objects], list[Crops], list[tuple[int, str]]]:
     """The objects that have masks, their masks, and (index of the image, fault) for each object without one.
 
-    A crowd needs no mask. Work is done in threads.
+    A crowd has a mask, too, since what is found in it does not count; without an outline, that of its filled box. Work
+    is done in threads.
 
     Args:
       images: the objects of each image.
@@ -42,7 +43,9 @@ def _of_image(objects: Objects, height: int, width: int, side: int) -> tuple[Obj
         crowd = bool(objects.crowd[place])
         outline: Any = objects.outlines[place] if place < len(objects.outlines) else None
         try:
-            grid, box = crop(np.zeros((1, 1), np.uint8) if crowd else mask_of(outline, height, width), side)
+            filled = crowd and not outline
+            mask = _box(objects.corners[place], height, width) if filled else mask_of(outline, height, width)
+            grid, box = crop(mask, side)
         except ValueError as error:
             wrong.append(f"an object of class {int(objects.labels[place])} has no mask: {error}")
             kept.append(False)
@@ -54,20 +57,30 @@ def _of_image(objects: Objects, height: int, width: int, side: int) -> tuple[Obj
     return objects.only(np.array(kept, bool)), crops, wrong
 
 
+def _box(corners: Float64[np.ndarray, "4"], height: int, width: int) -> UInt8[np.ndarray, "h w"]:
+    """The mask of a box within an image: of the pixels that it touches."""
+    mask = np.zeros((height, width), np.uint8)
+    (left, top), (right, bottom) = np.floor(corners[:2]).astype(int), np.ceil(corners[2:]).astype(int)
+    mask[top:bottom, left:right] = 1
+    return mask
+
+
 def crop(mask: UInt8[np.ndarray, "h w"], side: int) -> tuple[UInt8[np.ndarray, "side bytes"], Float64[np.ndarray, "4"]]:
     """A mask sampled on a grid of `side` x `side` cells over its extent, as bits, and the place of the grid.
 
     In a direction in which the object has at most `side` pixels, a cell is a pixel, and the grid may reach beyond the
-    image: small objects are kept exactly. Larger ones fill the grid, and a cell has the value of most of its area.
+    image: small objects are kept exactly. Larger ones fill the grid, and a cell has the value of most of its area. An
+    object that fills no cell so far, such as a thin line, keeps its fullest cells.
     """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
-        rows = columns = np.zeros(1, np.int64)  # a crowd, or an object without a pixel
+        rows = columns = np.zeros(1, np.int64)  # a mask without a pixel
     top, left, bottom, right = rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
     inside = mask[top:bottom, left:right] != 0
     share = _shares(bottom - top, side) @ inside.astype(np.float64) @ _shares(right - left, side).T
     ends = [left, top, left + max(right - left, side), top + max(bottom - top, side)]
-    return np.packbits(share >= 0.5, axis=1), np.array(ends, np.float64)
+    least = min(0.5, share.max()) or 0.5
+    return np.packbits(share >= least, axis=1), np.array(ends, np.float64)
 
 
 def _shares(pixels: int, side: int) -> Float64[np.ndarray, "side pixels"]:

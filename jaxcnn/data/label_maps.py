@@ -100,20 +100,31 @@ def mask_of(outline: Any, height: int, width: int) -> Map:
     """A mask with 1 in the pixels inside an object, as COCO's own code decides.
 
     Raises:
-      ValueError: the object has no outline.
+      ValueError: the object has no outline, or none with a pixel of the image.
     """
     if not outline:
         raise ValueError("it has no segmentation")
-    if isinstance(outline, dict):
-        mask = run_length.decode(outline)
-        if mask.shape != (height, width):
-            raise ValueError(f"its segmentation is {mask.shape[0]}x{mask.shape[1]}, but the image {height}x{width}")
-        return mask
-    run_length.corners(outline)  # refuses what is no list of polygons
+    mask = _decoded(outline, height, width) if isinstance(outline, dict) else _filled(outline, height, width)
+    if not mask.any():
+        raise ValueError("its outline has no pixel within the image")
+    return mask
+
+
+def _decoded(lengths: dict[str, Any], height: int, width: int) -> Map:
+    sides = run_length.size(lengths)  # first, because a wrong size may be any number of pixels
+    if sides != (height, width):
+        raise ValueError(f"its segmentation is {sides[0]}x{sides[1]}, but the image {height}x{width}")
+    return run_length.decode(lengths)
+
+
+def _filled(polygons: Any, height: int, width: int) -> Map:
+    left, top, right, bottom = run_length.corners(polygons)  # refuses what is no list of polygons
+    if min(left / width, top / height) < -1 or max(right / width, bottom / height) > 2:
+        raise ValueError("its outline reaches far outside the image")  # to fill it would take time without end
     need("detect", "filling the polygons of a set in COCO's form")
     from faster_coco_eval.core import mask as coco_mask
 
-    rings = [[float(value) for value in ring] for ring in outline if len(ring) >= 6]
+    rings = [[float(value) for value in ring] for ring in polygons if len(ring) >= 6]
     if not rings:
         raise ValueError("its outline has no polygon of three corners")
     return np.asarray(coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(rings, height, width))), np.uint8)

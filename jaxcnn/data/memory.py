@@ -17,12 +17,13 @@ import numpy as np
 from jaxtyping import Shaped
 
 import jaxcnn.config as config
-from jaxcnn.config import UserError
-from jaxcnn.data import boxes, content, groups
+from jaxcnn.config import UserError, places
+from jaxcnn.data import boxes, content, groups, instance_masks
 from jaxcnn.data.arrays import array_examples
 from jaxcnn.data.examples import WHITE, Content, Examples, Groups, Pixels, Source
 
 KIND = "arrays"
+_CLASSIFICATION = config.Task()
 _NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _CLASSES = "class_names"
 _FORMS = "a pair (images, labels), or a mapping such as {'train': (images, labels), 'test': (images, labels)}"
@@ -30,12 +31,20 @@ _FORMS = "a pair (images, labels), or a mapping such as {'train': (images, label
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Part:
-    """Images and labels of one base split, the checksums of the images, and the names of their groups by column."""
+    """One base split.
+
+    Attributes:
+      images, labels: as given; labels of objects are records (`jaxcnn.tasks.box_records`) without masks.
+      content: the checksums of the images.
+      columns: the names of the groups of images by column.
+      objects: the objects of each image if they have masks, which are made for a task.
+    """
 
     images: Pixels
     labels: Shaped[np.ndarray, "n ..."]
     content: Content
     columns: Mapping[str, Groups] = dataclasses.field(default_factory=dict)
+    objects: Sequence[boxes.Objects] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,6 +62,8 @@ class Arrays:
             of_labels = f"{part.labels.dtype.str} {part.labels.shape}"
             digest.update(f"{name} {part.images.dtype.str} {part.images.shape} {part.content.fingerprint} ".encode())
             digest.update(of_labels.encode() + np.ascontiguousarray(part.labels).tobytes())
+            if part.objects:
+                digest.update(repr([each.outlines for each in part.objects]).encode())
             for column, names in sorted(part.columns.items()):
                 digest.update(repr((column, names.tolist())).encode())
         return digest.hexdigest()
@@ -80,7 +91,7 @@ def check(data: Any) -> Arrays:
       data: (images, labels) for training, or a mapping of "train", "val" and "test" to such pairs, with "class_names"
         if wanted. Images are uint8, uint16 or floats [N, H, W, C] or [N, H, W]; labels are class numbers [N], counted
         from 0, or class names [N], or columns of numbers [N, K] for several labels or regression, or integers
-        [N, H, W] for segmentation; or, for detection, a list of mappings (`boxes.of_mappings`). NumPy, JAX and PyTorch
+        [N, H, W] for segmentation; or, for objects, a list of mappings (`boxes.of_mappings`). NumPy, JAX and PyTorch
         arrays are accepted. A third part {name: values}, text or integers [N], has the groups of images for
         `config.data.group`.
 
@@ -89,8 +100,10 @@ def check(data: Any) -> Arrays:
     """
     pairs, names = _pairs(data)
     images = {name: _images(pair[0], f"data[{name!r}] images") for name, pair in pairs.items()}
+    objects: dict[str, list[boxes.Objects]] = {}
     if all(_are_boxes(pair[1]) for pair in pairs.values()):
-        labels = {name: boxes.of_mappings(pair[1], images[name], f"data[{name!r}]") for name, pair in pairs.items()}
+        objects = {name: boxes.of_mappings(pair[1], images[name], f"data[{name!r}]") for name, pair in pairs.items()}
+        labels = {name: boxes.records(each, np.tile(boxes.WHOLE, (len(each), 1))) for name, each in objects.items()}
         names = () if names is None else tuple(map(str, names))
     else:
         labels, names = _labels({name: pair[1] for name, pair in pairs.items()}, names)
@@ -98,8 +111,12 @@ def check(data: Any) -> Arrays:
         if len(array) != len(labels[name]):
             raise UserError(f"data[{name!r}] has {len(array)} images, but {len(labels[name])} labels")
     columns = {name: _columns(*pair[2:], split=name, count=len(images[name])) for name, pair in pairs.items()}
+    masked = {name: each if any(of.outlines for of in each) else [] for name, each in objects.items()}
     return Arrays(
-        {name: Part(array, labels[name], content.of_array(array), columns[name]) for name, array in images.items()},
+        {
+            name: Part(array, labels[name], content.of_array(array), columns[name], masked.get(name, ()))
+            for name, array in images.items()
+        },
         names,
     )
 
@@ -131,7 +148,7 @@ def know(arrays: Arrays) -> None:
     _given[arrays.fingerprint] = arrays
 
 
-def open_arrays(argument: str, data: config.Data) -> Source:
+def open_arrays(argument: str, data: config.Data, task: config.Task = _CLASSIFICATION) -> Source:
     """The arrays of a fingerprint, given to this process by `give`.
 
     Raises:
@@ -144,15 +161,17 @@ def open_arrays(argument: str, data: config.Data) -> Source:
             "Python can give again: jaxcnn.train(config, workdir, data=(images, labels)), and data= of run.evaluate"
         )
 
-    return as_source(arrays, KIND, data)
+    return as_source(arrays, KIND, data, task)
 
 
-def as_source(arrays: Arrays, title: str, data: config.Data) -> Source:
-    """The source that reads from these arrays."""
+def as_source(arrays: Arrays, title: str, data: config.Data, task: config.Task = _CLASSIFICATION) -> Source:
+    """The source that reads from these arrays; objects have masks only for the task "instances"."""
 
     def open_split(name: str) -> Examples:
         part = arrays.parts[name]
         labels = part.labels
+        if part.objects and task.name == places.INSTANCES:
+            labels = _with_masks(part, f"data[{name!r}]", data, task.mask_side)
         if labels.dtype.names:
             height, width = part.images.shape[1:3]
             if data.image_size and data.resize == "crop" and (height, width) != (data.image_size, data.image_size):
@@ -165,6 +184,18 @@ def as_source(arrays: Arrays, title: str, data: config.Data) -> Source:
 
     labels = tuple(part.labels for part in arrays.parts.values())
     return Source(title, arrays.class_names, tuple(arrays.parts), open_split, labels=labels)
+
+
+def _with_masks(part: Part, what: str, data: config.Data, side: int) -> np.ndarray:
+    """The records of objects with their masks. Raises UserError if an object has none."""
+    count = len(part.images)
+    sizes = np.tile(part.images.shape[1:3], (count, 1))
+    objects, crops, wrong = instance_masks.of_images(part.objects, sizes, side, data.workers)
+    if wrong:
+        number, line = wrong[0]
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise UserError(f"{what}[{number}]: {line}{more}")
+    return boxes.records(objects, np.tile(boxes.WHOLE, (count, 1)), crops)
 
 
 def _pairs(data: Any) -> tuple[dict[str, tuple[Any, ...]], Sequence[str] | None]:

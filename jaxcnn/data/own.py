@@ -11,7 +11,7 @@ from jaxcnn.machine import plugins
 KIND = "sources"  # the group of the entry points
 
 
-def open_own(data: config.Data) -> Source | None:
+def open_own(data: config.Data, task: config.Task) -> Source | None:
     """The source that `config.data.source` names; None if it is not an open name.
 
     It is "package.module:function", with options if wanted, or an entry point: "name", "name(option=value)" or
@@ -37,6 +37,6 @@ def open_own(data: config.Data) -> Source | None:
     if isinstance(given, Source):
         return given
     try:
-        return memory.as_source(memory.check(given), source, data)
+        return memory.as_source(memory.check(given), source, data, task)
     except UserError as error:
         raise UserError(f"config.data.source={source!r}: {error}") from None

@@ -46,6 +46,7 @@ OF_TASK: dict[str, Callable[[str, config.Data, config.Task], Source]] = {
     "csv": lambda argument, data, task: open_manifest(argument, data, task.name),
     "coco": open_coco,
     "shapes": open_shapes,
+    memory.KIND: memory.open_arrays,
 }
 OF_OUTLINES = ("segmentation", "instances")  # tasks that need outlines
 WITH_OUTLINES = ("coco", "shapes")  # sources that have outlines as well as boxes
@@ -166,7 +167,7 @@ def open_splits(data: config.Data, task: config.Task = config.Task()) -> Splits:
 def _open_source(data: config.Data, task: config.Task) -> Source:
     kind, _, argument = data.source.partition(":")
     if kind not in SOURCES:
-        if (source := open_own(data)) is not None:
+        if (source := open_own(data, task)) is not None:
             return source
         meant = place.meant(data.source)
         hint = f" (did you mean {meant!r}?)" if meant else convert.nearest(kind, SOURCES)

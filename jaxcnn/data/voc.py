@@ -42,11 +42,11 @@ def open_voc(argument: str, data: config.Data) -> Source:
     if not names:
         raise UserError(f"{title} has no object with a name")
     images = next((name for name in ("JPEGImages", "images") if (root / name).is_dir()), ".")
-    splits = {
-        split: [_picture(stem, found[stem], images, names) for stem in stems]
-        for split, stems in _splits(root, found, title).items()
-    }
-    return annotated.source(title, root, splits, names, data)
+    splits, faults = {}, {}
+    for split, stems in _splits(root, found, title).items():
+        splits[split] = [_picture(stem, found[stem], images, names) for stem in stems if stem in found]
+        faults[split] = [f"{stem!r} of the list has no file in Annotations" for stem in stems if stem not in found]
+    return annotated.source(title, root, splits, names, data, faults=faults)
 
 
 def _splits(root: Path, found: dict[str, ElementTree.Element], title: str) -> dict[str, list[str]]:
@@ -54,10 +54,11 @@ def _splits(root: Path, found: dict[str, ElementTree.Element], title: str) -> di
     splits: dict[str, list[str]] = {}
     for file in sorted((root / "ImageSets" / "Main").glob("*.txt")):
         if split := layout.split_of(file.stem):
-            stems = [line.split()[0] for line in file.read_text().splitlines() if line.strip()]
-            if unknown := [stem for stem in stems if stem not in found]:
-                raise UserError(f"{title}: {unknown[0]!r} in {file.name} has no file in Annotations")
-            splits[split] = stems
+            try:
+                lines = file.read_text(encoding="utf-8").splitlines()
+            except UnicodeDecodeError:
+                raise UserError(f"{title}: the list {file.name} is not UTF-8; write it again as text") from None
+            splits[split] = [line.split()[0] for line in lines if line.strip()]
     if not splits:
         return {"train": list(found)}
     if "train" not in splits:
@@ -71,7 +72,7 @@ def _parse(file: Path, title: str) -> ElementTree.Element:
         if b"<!ENTITY" in text:
             raise UserError(f"{title}: {file.name} defines entities, which annotations do not need; remove them")
         return ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two: of an unknown encoding
         raise UserError(f"{title}: {file.name} is not XML: {error}") from None
 
 

@@ -94,8 +94,8 @@ def _unreadable(splits: Splits, data: Data) -> Finding:
 
 
 def _bad_annotations(splits: Splits, data: Data, task: Task) -> Iterator[Finding]:
-    """Find wrong annotations of boxes, and name them all."""
-    if task.name != places.DETECTION:
+    """Find wrong annotations of objects, and name them all."""
+    if task.name not in places.KINDS:
         return
     name, found = "bad annotations", [each for examples in splits.bases.values() for each in examples.problems]
     if not found:

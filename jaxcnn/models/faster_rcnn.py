@@ -120,7 +120,7 @@ class FasterRCNN(Network):
         maps = pyramid[:STAGES]
 
         def read(boxes: Float[Array, "b r 4"], cells: int) -> Float[Array, "br n n c"]:
-            return within_boxes(maps, boxes, sides, cells)
+            return within_boxes(maps, boxes, cells)
 
         boxes = jax.lax.stop_gradient(answer["boxes"])
         answer |= self._box_head(read(boxes, BOX_CELLS), (boxes.shape[0], boxes.shape[1]), train, positions)

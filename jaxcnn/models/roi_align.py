@@ -5,13 +5,14 @@ As in torchvision's detectors, the centre of the first pixel is at 0 (`aligned=F
 """
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
+
+from jaxcnn.tasks.anchors import stride_of
 
 SAMPLES = 2  # samples of each cell, in both directions
 USUAL_SIDE, USUAL_LEVEL = 224.0, 4  # such a box reads the map of this level: Lin et al. 2017, arXiv:1612.03144, eq. 1
@@ -27,24 +28,22 @@ def level_of(boxes: Float[Array, "... 4"], levels: int) -> Int[Array, "..."]:
     return jnp.clip(level, FINEST, FINEST + levels - 1).astype(jnp.int32) - FINEST
 
 
-def roi_align(maps: Maps, boxes: Float[Array, "r 4"], sides: tuple[int, int], cells: int) -> Float[Array, "r n n c"]:
+def roi_align(maps: Maps, boxes: Float[Array, "r 4"], cells: int) -> Float[Array, "r n n c"]:
     """The features of one image within boxes.
 
     Args:
-      maps: the maps of the levels, from fine to coarse.
+      maps: the maps of the levels, from fine to coarse, with the strides of `anchors.stride_of`.
       boxes: left, top, right, bottom in pixels of the image; each reads the map of `level_of`.
-      sides: height and width of the image. The scale of a map is the power of 2 nearest to the ratio of heights.
       cells: n, side of the result.
     """
-    scales = _scales([each.shape[0] for each in maps], sides[0], boxes.dtype)
-    return _read_levels(maps, boxes, level_of(boxes, len(maps)), scales, cells)
+    return _read_levels(maps, boxes, level_of(boxes, len(maps)), _scales(len(maps), boxes.dtype), cells)
 
 
 def within_boxes(
-    maps: Sequence[Float[Array, "b h w c"]], boxes: Float[Array, "b r 4"], sides: tuple[int, int], cells: int
+    maps: Sequence[Float[Array, "b h w c"]], boxes: Float[Array, "b r 4"], cells: int
 ) -> Float[Array, "br n n c"]:
     """`roi_align` of each image of a batch, the boxes one below the other."""
-    scales = _scales([each.shape[1] for each in maps], sides[0], boxes.dtype)
+    scales = _scales(len(maps), boxes.dtype)
     return read_regions(tuple(maps), boxes, level_of(boxes, len(maps)), scales, cells)
 
 
@@ -66,8 +65,8 @@ def read_regions(
     return features.reshape(-1, *features.shape[2:])
 
 
-def _scales(heights: Sequence[int], height: int, dtype: Any) -> Float[Array, " levels"]:
-    return jnp.array([2.0 ** round(math.log2(each / height)) for each in heights], dtype)
+def _scales(levels: int, dtype: Any) -> Float[Array, " levels"]:
+    return jnp.array([1 / stride_of(level) for level in range(levels)], dtype)
 
 
 def _read_levels(

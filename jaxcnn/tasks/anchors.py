@@ -16,16 +16,26 @@ from jaxcnn.tasks import box_geometry
 
 RATIOS = (0.5, 1.0, 2.0)  # height over width
 LARGEST = math.log(1000 / 16)  # largest logarithm of the ratio of a box's side to that of its anchor
+FIRST_STRIDE = 4  # pixels between the places of the first map; each following map has twice as many
+PADDED = 32  # torchvision pads the sides of an image to a multiple of this
 IN_CROWD = 0.7  # share of a box that lies in a crowd, from which the box is not learnt as background
 
 Boxes = Float[Array, "a 4"]
 Weights = tuple[float, float, float, float]
 
 
+def stride_of(level: int) -> int:
+    """The pixels between the places of a level's map, for images of any size: each map is half of the one before."""
+    return FIRST_STRIDE * 2**level
+
+
 def anchors(
     sides: tuple[int, int], maps: Sequence[tuple[int, int]], sizes: Sequence[float]
 ) -> list[Float[np.ndarray, "a 4"]]:
     """The anchors of each level: place by place, row by row, with one anchor for each of `RATIOS` at every place.
+
+    They are as far apart as the places of the map (`stride_of`); on a level whose stride does not divide the padded
+    image, a little closer, as in torchvision.
 
     Args:
       sides: height and width of the images.
@@ -34,13 +44,19 @@ def anchors(
     """
     levels = []
     roots = np.sqrt(np.array(RATIOS, np.float32))
-    for (height, width), size in zip(maps, sizes, strict=True):
+    for level, ((height, width), size) in enumerate(zip(maps, sizes, strict=True)):
         across, along = np.float32(size) / roots, np.float32(size) * roots
         base = np.round(np.stack([-across, -along, across, along], axis=1) / 2)
         y, x = (axis.ravel() for axis in np.mgrid[:height, :width])
-        shift = np.stack([x, y, x, y], axis=1) * np.tile([sides[1] // width, sides[0] // height], 2)
+        shift = np.stack([x, y, x, y], axis=1) * np.tile([_step(side, level) for side in sides[::-1]], 2)
         levels.append((shift[:, None] + base[None]).reshape(-1, 4).astype(np.float32))
     return levels
+
+
+def _step(side: int, level: int) -> int:
+    """The pixels between anchors: of a padded side, by the places of its map."""
+    padded = -(-side // PADDED) * PADDED
+    return padded // -(-padded // stride_of(level))
 
 
 def encoded(boxes: Boxes, by: Boxes, weights: Weights = (1.0, 1.0, 1.0, 1.0)) -> Boxes:

@@ -12,7 +12,7 @@ from jaxcnn.tasks.matching import Objects
 from jaxcnn.tasks.task import Facts, Tree
 from jaxcnn.text import distinct
 
-USUAL_MOST = 100  # boxes of an image that COCO's AP counts
+MOST = 1, 10, 100  # boxes of a class in an image that COCO's figures count: AR 1, AR 10, and all others
 MOST_CURVES = 100  # largest number of classes for which each class has its own curve of precision over recall
 OVERLAPS = {0.5: 0, 0.75: 5}  # overlaps of these curves, and the indices of these overlaps in COCO's results
 FIGURES = (  # figures of COCO's summary, in its order
@@ -24,27 +24,22 @@ FIGURES = (  # figures of COCO's summary, in its order
 class CocoFigures:
     """Collects found and annotated boxes, in pixels of the images as they are stored.
 
-    Objects are small, medium or large by the area of the annotation, as in COCO: the limits are 32² and 96² pixels.
+    Objects are small, medium or large by the area of the annotation, as in COCO: the limits are 32² and 96² pixels. Of
+    more than 100 boxes of a class in an image, the best 100 count, as in COCO.
     """
 
     kind = "bbox"  # decides by which overlap objects are matched: that of boxes, or of masks ("segm")
 
-    def __init__(self, most_found: int = USUAL_MOST) -> None:
+    def __init__(self) -> None:
         need("detect", "the average precision of config.task.name='detection'")
-        self._most_found = most_found
-        self._images = 0
-        self._annotations: list[dict[str, Any]] = []
-        self._found: list[dict[str, Any]] = []
+        self._of_image: list[tuple[list[dict[str, Any]], list[dict[str, Any]]]] = []  # annotated and found objects
+        self._objects: list[Objects] = []  # those of the first images, compared
 
     def add(self, outputs: np.ndarray, target: Tree) -> None:
         """Add what was found, [n, found, 6] (`suppression.found_in`), and the targets of some images."""
         for place, rows in enumerate(outputs):
-            self._images += 1
-            for each in self.annotated(target, place):
-                self._annotations.append({"id": len(self._annotations) + 1, "image_id": self._images, **each})
-            self._found += [
-                {"image_id": self._images, **each} for each in self.found(rows[rows[:, 4] > 0], target, place)
-            ]
+            annotated = self.annotated(target, place)
+            self._of_image.append((annotated, self.found(rows[rows[:, 4] > 0], target, place)))
 
     def facts_of(self, image: int) -> dict[str, Any]:
         """The facts about an image added, counted from 0, that COCO's evaluation needs besides the image's id."""
@@ -69,30 +64,30 @@ class CocoFigures:
 
     def objects(self) -> list[Objects]:
         """The objects of each image added, with the overlaps between found and annotated ones."""
+        self._objects += [self._compared(*each) for each in self._of_image[len(self._objects) :]]
+        return self._objects
+
+    def _compared(self, annotated: list[dict[str, Any]], found: list[dict[str, Any]]) -> Objects:
         from faster_coco_eval.core import mask
 
-        annotated: list[list[dict[str, Any]]] = [[] for _ in range(self._images)]
-        found: list[list[dict[str, Any]]] = [[] for _ in range(self._images)]
-        for all_of, of_images in ((self._annotations, annotated), (self._found, found)):
-            for each in all_of:
-                of_images[each["image_id"] - 1].append(each)
-        of_each = []
-        for true, there in zip(annotated, found, strict=True):
-            there = sorted(there, key=lambda each: -each["score"])
-            crowd = [each["iscrowd"] for each in true]
-            shapes = [[each["bbox" if self.kind == "bbox" else "segmentation"] for each in of] for of in (there, true)]
-            sides = map(np.array, shapes) if self.kind == "bbox" else shapes
-            overlap = mask.iou(*sides, crowd) if true and there else np.zeros((len(there), len(true)))
-            of_each.append(
-                Objects(
-                    np.array([each["score"] for each in there], np.float32),
-                    np.array([each["category_id"] - 1 for each in there], np.int64),
-                    np.array([each["category_id"] - 1 for each in true], np.int64),
-                    np.array(crowd, bool),
-                    np.asarray(overlap, np.float64),
-                )
-            )
-        return of_each
+        there = sorted(found, key=lambda each: -each["score"])
+        crowd = [each["iscrowd"] for each in annotated]
+        of_boxes = self.kind == "bbox"
+        shapes = [[each["bbox" if of_boxes else "segmentation"] for each in of] for of in (there, annotated)]
+        sides = map(np.array, shapes) if of_boxes else shapes
+        overlap = mask.iou(*sides, crowd) if annotated and there else np.zeros((len(there), len(annotated)))
+        return Objects(
+            np.array([each["score"] for each in there], np.float32),
+            np.array([each["category_id"] - 1 for each in there], np.int64),
+            np.array([each["category_id"] - 1 for each in annotated], np.int64),
+            np.array(crowd, bool),
+            np.asarray(overlap, np.float64),
+        )
+
+    def _all(self, kind: int) -> list[dict[str, Any]]:
+        """The annotated (0) or the found (1) objects of all images, with the number of their image, from 1."""
+        each = ((number, one) for number, both in enumerate(self._of_image, start=1) for one in both[kind])
+        return [{"image_id": number, **one} for number, one in each]
 
     def fitted(self) -> dict[str, Any]:
         """The score threshold of each class with the best F1 at an overlap of 0.5; for the validation split."""
@@ -101,7 +96,7 @@ class CocoFigures:
 
     def _classes(self) -> int:
         """The highest class number that occurs, counted from 1; classes above it get no threshold."""
-        return max((each["category_id"] for each in (*self._annotations, *self._found)), default=0)
+        return max((each["category_id"] for both in self._of_image for of in both for each in of), default=0)
 
     def figures(self, names: Sequence[str], fitted: Facts) -> dict[str, Any]:
         """COCO's twelve figures, the AP of each class, and precision over recall at an overlap of 0.5.
@@ -126,7 +121,7 @@ class CocoFigures:
         none = dict.fromkeys(names)
         of_all = dict.fromkeys(FIGURES) | {"ap": 0.0, "ap_by_class": none, "ap50_by_class": none}
         of_all |= {"precision": None, "curves": None}
-        if not any(not each["iscrowd"] for each in self._annotations):
+        if not any(not each["iscrowd"] for annotated, _ in self._of_image for each in annotated):
             return of_all
         evaluated = self._evaluated(kind, names)
         # [overlaps, recalls, classes, areas, most]
@@ -156,14 +151,17 @@ class CocoFigures:
 
         truth = COCO(
             {
-                "images": [{"id": image + 1, **self.facts_of(image)} for image in range(self._images)],
+                "images": [{"id": image + 1, **self.facts_of(image)} for image in range(len(self._of_image))],
                 "categories": [{"id": label + 1, "name": name} for label, name in enumerate(names)],
-                "annotations": self._annotations,
+                "annotations": [{"id": number, **each} for number, each in enumerate(self._all(0), start=1)],
             }
         )
-        found = truth.loadRes(self._found) if self._found else COCO({**truth.dataset, "annotations": []})
+        answers = self._all(1)
+        if kind == "segm":  # without boxes, by which COCO's code would decide which found masks are small or large
+            answers = [{name: each[name] for name in each if name != "bbox"} for each in answers]
+        found = truth.loadRes(answers) if answers else COCO({**truth.dataset, "annotations": []})
         evaluated = COCOeval_faster(truth, found, kind, print_function=lambda *_: None)
-        evaluated.params.maxDets = [1, 10, max(self._most_found, 11)]
+        evaluated.params.maxDets = list(MOST)
         evaluated.evaluate()
         evaluated.accumulate()
         evaluated.summarize()

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxcnn.tasks.task import Evaluation, Tree
+from jaxcnn.tasks.task import Collector, Evaluation, Tree
 
 Picture = UInt8[np.ndarray, "h w 3"]
 
@@ -51,8 +51,13 @@ class Comparing(Protocol):
         """A sentence that explains the pictures of `compared`."""
         ...
 
-    def faults_of(self, outputs: np.ndarray, target: Tree) -> dict[str, np.ndarray]:
-        """The number or size of the faults of each kind in each image, [n]; arguments as in `Collector.add`."""
+    def faults_of(self, outputs: np.ndarray, target: Tree, collector: Collector | None = None) -> dict[str, np.ndarray]:
+        """The number or size of the faults of each kind in each image, [n].
+
+        Args:
+          outputs, target: as in `Collector.add`.
+          collector: one of the task to which these images have just been added, so that its work serves twice.
+        """
         ...
 
     def compared(self, image: Picture, outputs: np.ndarray, target: Tree, names: Sequence[str]) -> Compared:

@@ -18,7 +18,7 @@ from jaxcnn.tasks.coco_figures import CocoFigures, as_bbox
 from jaxcnn.tasks.faults import Compared
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.tasks.marks import Mark
-from jaxcnn.tasks.task import Facts, OfEach, Tree
+from jaxcnn.tasks.task import Collector, Facts, OfEach, Tree
 from jaxcnn.text import counted, shown
 
 SURE = 0.3  # score from which a found box is drawn and told in words
@@ -115,7 +115,7 @@ class Detections:
 
     def collector(self, constants: Any) -> CocoFigures:
         """An empty collector of COCO's figures."""
-        return CocoFigures(self.most_found)
+        return CocoFigures()
 
     def answers(self, outputs: np.ndarray, names: Sequence[str], constants: Any, fitted: Facts) -> list[dict[str, Any]]:
         """A mapping with "boxes" for each image, by falling score: label, score, bbox (x, y, width, height)."""
@@ -221,16 +221,18 @@ class Detections:
         """A sentence on the colours of the pictures."""
         return compared.LEGEND
 
-    def faults_of(self, outputs: np.ndarray, target: Tree) -> dict[str, np.ndarray]:
+    def faults_of(self, outputs: np.ndarray, target: Tree, collector: Collector | None = None) -> dict[str, np.ndarray]:
         """The numbers of missed objects and of false objects in each image, by kind."""
-        judged = [matching.judge(objects) for objects in self._sure(outputs, target)]
+        judged = [matching.judge(objects) for objects in self._sure(outputs, target, collector)]
         return {name: np.array([getattr(each, name) for each in judged]) for name in self.faults}
 
-    def _sure(self, outputs: np.ndarray, target: Tree) -> list[matching.Objects]:
+    def _sure(self, outputs: np.ndarray, target: Tree, collector: Collector | None = None) -> list[matching.Objects]:
         """The objects of each image; found ones need at least the score at which the confusion matrix counts them."""
-        collector = self.collector(None)
-        collector.add(np.where(outputs[..., 4:5] >= matching.SCORE, outputs, 0), target)
-        return collector.objects()
+        if not isinstance(collector, CocoFigures):
+            collector = self.collector(None)
+            collector.add(np.where(outputs[..., 4:5] >= matching.SCORE, outputs, 0), target)
+        last = collector.objects()[-len(outputs) :] if len(outputs) else []
+        return [objects.surer(matching.SCORE) for objects in last]
 
     def compared(
         self, image: UInt8[np.ndarray, "h w 3"], outputs: np.ndarray, target: Tree, names: Sequence[str]

@@ -14,7 +14,7 @@ from jaxcnn.tasks.found_boxes import SURE
 from jaxcnn.tasks.found_in_stages import FoundInStages, padded
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.tasks.instances import MASK_OUTPUTS
-from jaxcnn.tasks.pasting import covered, from_grid, pasted
+from jaxcnn.tasks.pasting import covered, from_grid, part_from_grid, pasted, pasted_part
 from jaxcnn.tasks.task import Facts, Tree
 
 BOX_COLUMNS = 6  # columns before the cells of the mask: those of `suppression.found_in`
@@ -51,14 +51,14 @@ class FoundInstances(FoundInStages):
 
     def collector(self, constants: Any) -> "InstanceFigures":
         """An empty collector of COCO's figures of boxes and masks."""
-        return InstanceFigures(self.sides, self.most_found)
+        return InstanceFigures(self.sides)
 
     def answers(self, outputs: np.ndarray, names: Sequence[str], constants: Any, fitted: Facts) -> list[dict[str, Any]]:
         """The answers as in `Detections`, each box also with "segmentation", COCO's run lengths of its mask."""
         told = super().answers(outputs[..., :BOX_COLUMNS], names, constants, fitted)
         for answer, rows in zip(told, outputs, strict=True):
             for each, row in zip(answer["boxes"], rows[rows[:, 4] > 0], strict=True):
-                each["segmentation"] = run_length.encode(pasted(_grid(row), row[:4], self.sides))
+                each["segmentation"] = pasted_part(_grid(row), row[:4], self.sides).encoded(self.sides)
                 each["grid"] = _grid(row).tolist()
         return told
 
@@ -67,8 +67,8 @@ class FoundInstances(FoundInStages):
         moved = super().in_stored(answer, frame, sides)
         for each in moved["boxes"]:
             x, y, width, height = each["bbox"]
-            inside = pasted(np.array(each.pop("grid")), np.array([x, y, x + width, y + height]), sides)
-            each["segmentation"] = run_length.encode(inside)
+            part = pasted_part(np.array(each.pop("grid")), np.array([x, y, x + width, y + height]), sides)
+            each["segmentation"] = part.encoded(sides)
         return moved
 
     def as_file(self, results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
@@ -116,8 +116,8 @@ class InstanceFigures(CocoFigures):
 
     kind = "segm"
 
-    def __init__(self, sides: tuple[int, int], most_found: int) -> None:
-        super().__init__(most_found)
+    def __init__(self, sides: tuple[int, int]) -> None:
+        super().__init__()
         self._sides = sides
         self._stored_sides: list[tuple[int, int]] = []
 
@@ -134,7 +134,7 @@ class InstanceFigures(CocoFigures):
         sides = self._stored(frame)
         self._stored_sides.append(sides)
         for each, grid, box in zip(told, grids, boxes, strict=True):
-            each["segmentation"] = run_length.encode(from_grid(grid, box, sides))
+            each["segmentation"] = part_from_grid(grid, box, sides).encoded(sides)
         return told
 
     def found(self, rows: np.ndarray, target: Tree, place: int) -> list[dict[str, Any]]:
@@ -143,8 +143,8 @@ class InstanceFigures(CocoFigures):
         sides = self._stored(target["frame"][place])
         for each, row in zip(told, rows, strict=True):
             x, y, width, height = each["bbox"]
-            inside = pasted(_grid(row), np.array([x, y, x + width, y + height]), sides)
-            each["segmentation"] = run_length.encode(inside)
+            part = pasted_part(_grid(row), np.array([x, y, x + width, y + height]), sides)
+            each["segmentation"] = part.encoded(sides)
         return told
 
     def _stored(self, frame: Float32[np.ndarray, "4"]) -> tuple[int, int]:

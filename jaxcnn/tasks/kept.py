@@ -24,9 +24,10 @@ def of(task: Task, constants: Any, groups: np.ndarray | None = None, by: str = "
 
     If `groups` has the names of each example's group (`by_group.Grouped`), the figures of groups are among its figures.
     """
-    inner = by_group.grouped(task.evaluation.collector(constants), task, constants, groups, by)
+    collector = task.evaluation.collector(constants)
+    inner = by_group.grouped(collector, task, constants, groups, by)
     if isinstance(task.evaluation, Comparing):
-        return Faults(inner, task.evaluation)
+        return Faults(inner, task.evaluation, collector)
     return Kept(inner, MOST if task.finds is None else 0)
 
 
@@ -64,15 +65,17 @@ class Kept:
 class Faults(Kept):
     """A collector that keeps only the images with the most faults of each kind."""
 
-    def __init__(self, inner: Collector, evaluation: Comparing) -> None:
+    def __init__(self, inner: Collector, evaluation: Comparing, collector: Collector | None = None) -> None:
+        """`collector` is that of the evaluation within `inner`, which it may use for the faults as well."""
         super().__init__(inner, most=0)
+        self._collector = collector
         self.evaluation, self._added = evaluation, 0
         self.most: dict[str, list[Faulty]] = {name: [] for name in evaluation.faults}
 
     def add(self, outputs: np.ndarray, target: Any) -> None:
         """Add what was found in some images, and the targets of these images."""
         super().add(outputs, target)
-        for name, faults in self.evaluation.faults_of(outputs, target).items():
+        for name, faults in self.evaluation.faults_of(outputs, target, self._collector).items():
             first = np.argsort(-faults, kind="stable")[:MOST_FAULTY]
             new = [
                 Faulty(

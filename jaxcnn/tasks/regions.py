@@ -159,7 +159,9 @@ class Regions:
         """A sentence on the colours of the pictures."""
         return "Left the classes as annotated, right as found, in the same colours; class 0 has none."
 
-    def faults_of(self, outputs: UInt8[np.ndarray, "n h w"], target: Maps) -> dict[str, np.ndarray]:
+    def faults_of(
+        self, outputs: UInt8[np.ndarray, "n h w"], target: Maps, collector: Any = None
+    ) -> dict[str, np.ndarray]:
         """The share of wrong pixels among the pixels of each image that have a class, [n], by name."""
         there = target != VOID
         wrong = ((outputs != target) & there).sum(axis=(1, 2))
