@@ -113,8 +113,8 @@ def kept(workdir: pathlib.Path) -> dict:
     own = ("environment", "trial")
     files = [path for path in workdir.glob("*.json") if path.stem not in own and "-damaged" not in path.stem]
     told = {path.name: json.loads(path.read_text()) for path in files}
-    # The checksum covers the times as well; the operations of a step are counted with those of its loader.
-    changing = ("seconds", "per_second", "per_device", "per_image", "utilisation", "starts", "crc32")
+    # The checksum covers the times as well; the operations and memory of a step are counted with those of its loader.
+    changing = ("seconds", "per_second", "per_device", "per_image", "bytes", "utilisation", "starts", "crc32")
     if "summary.json" in told:
         told["summary.json"] = {k: v for k, v in told["summary.json"].items() if not k.endswith(changing)}
     there = sorted((workdir / "checkpoints").iterdir(), key=lambda p: (len(p.name), p.name))
