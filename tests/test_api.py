@@ -168,6 +168,15 @@ def test_metrics_that_nobody_asks_for_are_not_converted():
         step.metrics  # noqa: B018
 
 
+def test_the_text_that_python_gives_an_interrupt_is_not_shown(tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt("decoding with 'cp437' codec failed (KeyboardInterrupt: )")  # in a zip file's directory
+
+    monkeypatch.setattr(training.loop, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt, match=r"^stopped, nothing was lost; the same call with .* continues$"):
+        jaxcnn.train(small(), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("phase", "told"), [("compile", "stopped, nothing was lost"), ("train", "stopped with a check")]
 )

@@ -17,7 +17,7 @@ from jaxcnn.data import memory
 from jaxcnn.machine import paths, plugins
 from jaxcnn.train import loop
 from jaxcnn.train.hooks import Evaluation, Hooks, Step
-from jaxcnn.train.interrupts import Interrupts
+from jaxcnn.train.interrupts import Interrupts, Stopped
 
 Event = TypeVar("Event", Step, Evaluation)
 Callbacks = Callable[[Event], Any] | Iterable[Callable[[Event], Any]]
@@ -84,7 +84,9 @@ def train(
         try:
             loop.train(wanted, folder, command=["jaxcnn.train"], hooks=hooks, interrupts=_interrupts(stop))
         except KeyboardInterrupt as error:
-            told = str(error).removeprefix("KeyboardInterrupt: ") or f"stopped, nothing was lost; {hooks.where}"
+            # Python gives others a text, too, such as one that was raised while a file was decoded.
+            told = str(error).removeprefix("KeyboardInterrupt: ") if isinstance(error, Stopped) else ""
+            told = told or f"stopped, nothing was lost; {hooks.where}"
             raise one_line(KeyboardInterrupt(told)) from None
         finally:
             if display is not None:

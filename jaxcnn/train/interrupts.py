@@ -28,6 +28,10 @@ T = TypeVar("T")
 _log = logging.getLogger("jaxcnn")
 
 
+class Stopped(KeyboardInterrupt):
+    """KeyboardInterrupt of a run that has stopped; its text says at which step."""
+
+
 class Interrupted(Exception):
     """A run was asked to stop; it is resumable."""
 
@@ -152,7 +156,7 @@ class Interrupts:
         if error is not None and not isinstance(error, Interrupted):
             raise error
         if isinstance(broken, KeyboardInterrupt):
-            raise KeyboardInterrupt(str(error or "the run has ended")) from None
+            raise Stopped(str(error or "the run has ended")) from None
         raise broken
 
     def _wait(self, running: concurrent.futures.Future[Any]) -> BaseException | None:
