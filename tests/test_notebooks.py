@@ -6,6 +6,7 @@ import re
 
 import nbclient
 import nbformat
+import numpy as np
 import pytest
 
 from tests import runs
@@ -15,12 +16,14 @@ pytestmark = pytest.mark.unoptimised
 FOLDER = runs.ROOT / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 SMALL = {  # in place of the cell with the tag "parameters", which must set the same names
+    "chest_xrays": 'network, epochs = "cnn", 1',
     "explain": "epochs, examples = 1, 3",
     "quickstart": "epochs = 2",
     "sweep": "epochs = 1",
     "your_images": "per_class, epochs = 40, 2",
     "your_network": "epochs = 1",
 }
+LEFT_OUT = {"install", "download"}
 SECONDS = 240
 COLAB = "https://colab.research.google.com/github/jaxcnn/jaxcnn/blob/main/notebooks/"
 
@@ -47,12 +50,12 @@ def printed(notebook: nbformat.NotebookNode) -> str:
 
 
 def in_small(name: str, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> nbformat.NotebookNode:
-    """The notebook, executed without its installation and with small parameters."""
+    """The notebook, executed without its installation and downloads, and with small parameters."""
     notebook = read(name)
     parameters = tagged(notebook, "parameters")
     assert parameters.source.partition("=")[0] == SMALL[name].partition("=")[0]
     parameters.source = SMALL[name]
-    notebook.cells = [cell for cell in notebook.cells if "install" not in cell.metadata.get("tags", ())]
+    notebook.cells = [cell for cell in notebook.cells if not LEFT_OUT & {*cell.metadata.get("tags", ())}]
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = []
@@ -96,6 +99,18 @@ def test_a_trained_run_is_explained_scored_and_shown_on_a_page(tmp_path, monkeyp
     assert pictures(notebook) == 4, "Grad-CAM, integrated gradients, randomisation, page"
     assert "guided_backprop: rank correlation " in printed(notebook) and "deletion (lower)" in printed(notebook)
     assert "Guided backpropagation" in (tmp_path / "explained" / "index.html").read_text()
+
+
+def test_x_rays_are_screened_at_a_threshold_of_validation(tmp_path, monkeypatch):
+    draw, arrays = np.random.default_rng(0), {}
+    for split, count in (("train", 128), ("val", 64), ("test", 64)):  # in the layout of MedMNIST's file
+        labels = arrays[f"{split}_labels"] = np.arange(count, dtype=np.uint8)[:, None] % 2
+        noise = draw.integers(0, 120, (count, 28, 28), dtype=np.uint8)
+        arrays[f"{split}_images"] = noise + 30 * labels[:, :, None]
+    np.savez(tmp_path / "pneumoniamnist.npz", **arrays)
+    notebook = in_small("chest_xrays", tmp_path, monkeypatch)
+    assert pictures(notebook) >= 3, "X-rays, curves, ROC, and explanations if any are wrong"
+    assert re.search(r"^test +sensitivity \d+\.\d%  specificity \d+\.\d%$", printed(notebook), re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", NAMES)
