@@ -2,8 +2,8 @@
 
     python -m jaxcnn.main --config=configs/resnet20_cifar10.py
 
-He et al. report 91.25 % test accuracy after 164 epochs. With 270,000 weights it is small enough for a CPU, and trained
-it is a start for small images of one's own (`config.init.source=jaxcnn:resnet20_cifar10`).
+He et al. report 91.25 % test accuracy after 164 epochs. With 270,000 weights the network is small enough for a CPU, and
+a trained one is a start for small images of one's own (`config.init.source=workdir:<its folder>`).
 
 Variants: `:cores` is a run on two CPU cores (`recipes.resnet20_cores`), `:smoke` the same code path in seconds.
 """
