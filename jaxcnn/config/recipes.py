@@ -227,7 +227,10 @@ def muon_cores(config: ml_collections.ConfigDict) -> None:
 
 
 def resnet20_cores(config: ml_collections.ConfigDict) -> None:
-    """CIFAR's ResNet-20 on two CPU cores: ten epochs with Muon."""
+    """CIFAR's ResNet-20 on two CPU cores: ten epochs with Muon.
+
+    One run on CIFAR-10: 85.70 % test accuracy of the moving average, training accuracy 85.91 %: it needs more epochs.
+    """
     cores(config)
     config.optim.name = "muon"
     config.optim.learning_rate = 0.1
