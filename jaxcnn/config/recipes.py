@@ -199,6 +199,15 @@ def alexnet_cores(config: ml_collections.ConfigDict) -> None:
         config.augment.cutout = 8
 
 
+def _cores_with_muon(config: ml_collections.ConfigDict) -> None:
+    """`cores` with Muon for the kernels, at rates of a first try."""
+    cores(config)
+    config.optim.name = "muon"
+    config.optim.learning_rate = 0.1
+    config.optim.momentum = 0.6
+    config.optim.sgd_momentum = 0.85
+
+
 def muon_cores(config: ml_collections.ConfigDict) -> None:
     """VGG16 and ResNet50 on two CPU cores: few epochs, with Muon for the kernels.
 
@@ -208,12 +217,8 @@ def muon_cores(config: ml_collections.ConfigDict) -> None:
     side of 24: 3 pixels are left of it before the last convolutions, too few for their fast forms, so that its steps
     took 0.83 of the time of those on 32, and those on 16 0.54.
     """
-    cores(config)
+    _cores_with_muon(config)
     config.global_batch_size = 256
-    config.optim.name = "muon"
-    config.optim.learning_rate = 0.1
-    config.optim.momentum = 0.6
-    config.optim.sgd_momentum = 0.85
     config.schedule.warmup = 2.0
     config.run.epochs = 20.0
     if config.model.name == "resnet50":
@@ -231,11 +236,7 @@ def resnet20_cores(config: ml_collections.ConfigDict) -> None:
 
     One run on CIFAR-10: 85.70 % test accuracy of the moving average, training accuracy 85.91 %: it needs more epochs.
     """
-    cores(config)
-    config.optim.name = "muon"
-    config.optim.learning_rate = 0.1
-    config.optim.momentum = 0.6
-    config.optim.sgd_momentum = 0.85
+    _cores_with_muon(config)
     config.optim.label_smoothing = 0.0
     config.schedule.warmup = 1.0
     config.run.epochs = 10.0

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from jaxcnn.explain.subject import Subject
 
 DEFAULT_METHODS = ["gradcam", "integrated_gradients", "smoothgrad", "occlusion"]
-WORKDIR = command.define_path("workdir", None, "Folder of the run.")
+NETWORK = chosen.define()
 IMAGES = flags.DEFINE_multi_string(
     "images", [], "Image files and folders, separated by commas, or each in a separate flag; in place of --split."
 )
@@ -55,10 +55,6 @@ FEATURE_MAP = flags.DEFINE_enum(
     "feature_map", "", ["", "pca", "tsne"], "Draw the images of --split (else the test split) by their features."
 )
 POINTS = flags.DEFINE_integer("points", 2000, "Most images of the map of the features.", lower_bound=3)
-CHECKPOINT = flags.DEFINE_string("checkpoint", "tested", chosen.CHECKPOINT)
-WEIGHTS = flags.DEFINE_enum(
-    "weights", "", ["", "last", "ema"], "Weights of the step, or their moving average; default: the average if kept."
-)
 DEVICES = flags.DEFINE_integer("devices", 0, "How many local devices to use; 0: all.", lower_bound=0)
 ROWS = flags.DEFINE_integer("rows", 0, "Most images in one call of the network; 0: by the free memory.", lower_bound=0)
 SEED = flags.DEFINE_integer("seed", 0, "Chooses examples, and draws layers anew.", lower_bound=0)
@@ -66,8 +62,7 @@ SEED = flags.DEFINE_integer("seed", 0, "Chooses examples, and draws layers anew.
 
 def main() -> int:
     """Explain what the flags ask for; return the exit code."""
-    if not WORKDIR.value:
-        raise UserError("--workdir=<folder of a run> is needed")
+    folder = NETWORK.folder()
     places = [place for value in IMAGES.value for place in separate(value)]
     if bool(places) == bool(SPLIT.value):
         raise UserError("say what to explain: either --images=<file or folder>,… or --split=test")
@@ -87,8 +82,7 @@ def main() -> int:
         methods.find(name)
     if not names:
         raise UserError(f"--methods is empty; there are {', '.join(methods.METHODS)}")
-    folder = pathlib.Path(WORKDIR.value)
-    network, remarks = trained.load(folder, CHECKPOINT.value, WEIGHTS.value, DEVICES.value)
+    network, remarks = trained.load(folder, NETWORK.checkpoint.value, NETWORK.weights.value, DEVICES.value)
     malloc.keep()
     subject = Subject(network, ROWS.value)
     left_out: list[str] = []

@@ -137,7 +137,7 @@ def _initialize(place: Place, wanted: Hosts, heartbeat: Heartbeat) -> None:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     shared = len(mates) > 1 and "JAX_LOCAL_DEVICE_IDS" not in os.environ and (not visible or "," in visible)
     address, port = own_address(place.coordinator), place.coordinator.rpartition(":")[2]
-    told = f"[{address}]:{port}" if address and ":" in address else f"{address}:{port}" if address else None
+    told = address and f"{f'[{address}]' if ':' in address else address}:{port}"
     try:
         jax.distributed.initialize(
             place.coordinator,
