@@ -8,8 +8,8 @@ Time on a GPU is often short and may end at any moment, so what would be missed 
    layers to compile than ResNet50.
 3. Speedruns beside the PyTorch script they come from. A time and an accuracy of many seeds, with a rival on the same
    card in the same minutes, is the strongest figure that half an hour can give. CIFAR-10 has the rival: it is first.
-4. The six cells of networks by sets. They are what users come for, but hours would do them better: they are fitted
-   into the time they get, and go on another day. Most of their least is compilation, nine times.
+4. The six cells of networks by sets. These matter most to users but need hours: they use the time that is left, and
+   continue another day. Most of their minimum time goes into nine compilations.
 5. Steps and inference beside PyTorch's. ResNet50 first: it is the one network that was slower there.
 6. Kernels and bytes of ResNet50's step. They explain a figure of 5, and prove none.
 7. The constants of scaling. One GPU gives only the step and input of one device.

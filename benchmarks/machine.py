@@ -6,11 +6,11 @@ The environment that runs record, and of an NVIDIA GPU its driver, power limit a
 import json
 import shutil
 import subprocess
-from importlib import metadata
 from typing import Any
 
 from benchmarks import jaxcnn_tasks
 from jaxcnn import command
+from jaxcnn.machine import extras
 
 BESIDE = ("torch", "torchvision", "triton", "timm", "nvidia-cudnn-cu13", "optuna", "tensorflow")
 OF_GPU = ("name", "driver_version", "memory.total", "power.limit", "clocks.max.sm")
@@ -19,7 +19,7 @@ OF_GPU = ("name", "driver_version", "memory.total", "power.limit", "clocks.max.s
 def facts() -> dict[str, Any]:
     """The facts; starts JAX's backend."""
     found = jaxcnn_tasks.facts()
-    found["packages"] |= {name: version for name in BESIDE if (version := _version(name))}
+    found["packages"] |= {name: version for name in BESIDE if (version := extras.version(name))}
     return found | {"gpus": gpus()}
 
 
@@ -34,13 +34,6 @@ def gpus() -> list[dict[str, str]]:
         return []
     rows = [line.split(",") for line in told.splitlines() if line.strip()]
     return [dict(zip(OF_GPU, map(str.strip, row), strict=False)) for row in rows]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def main() -> int:

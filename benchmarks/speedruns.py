@@ -4,10 +4,9 @@
         --torch_script=airbench94_muon.py --npz=cifar10.npz -- --config.data.source=npz:cifar10.npz
 
 In every turn `jaxcnn.sweep` goes on with its trials, for its share of --minutes, and then the script makes its share of
---runs. jaxcnn's first trial of a process loads or compiles its programs, the script has a run of warm-up: neither is in
-the clock, which is that of the record holders: the reset of the network, whitening, the set-up of augmentation and
-training; not compilation, and not the evaluation with test-time augmentation, which is told beside it. No run is left
-out. The script's clock begins after its reset; jaxcnn's has it.
+--runs. As in the published records, the time includes whitening, the set-up of augmentation, and training. It excludes
+compilation, warm-up, and the evaluation with test-time augmentation, which is reported separately. jaxcnn's time
+includes the reset of the network, the script's does not. No run is left out.
 
 Writes <out>.json and <out>.md; the runs are beside them. If the time was up before all runs were made, the exit code is
 75, and the same command goes on with what is missing. Arguments after `--` go to `jaxcnn.sweep`.

@@ -76,8 +76,17 @@ def test_a_file_of_that_name_and_other_flags_are_left_alone(monkeypatch, tmp_pat
 
 def test_an_unknown_name_is_told_with_the_nearest(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"--config=quikstart: .* \(did you mean 'quickstart'\?\); it has: "):
+    with pytest.raises(ConfigError, match=r"--config=quikstart: .* \(did you mean 'quickstart'\?\); it has: ") as error:
         command._with_path("--config=quikstart")
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("tensorflow, extra", [(True, "tfds-only"), (False, "tfds")])
+def test_no_second_tensorflow_is_advised(tensorflow, extra, monkeypatch):
+    there = {"tensorflow": tensorflow, "tensorflow_datasets": False}
+    monkeypatch.setattr(extras.util, "find_spec", lambda name: there[name] or None)
+    with pytest.raises(extras.MissingExtra, match=rf"install 'jaxcnn\[{extra}\]'$"):
+        extras.need("tfds", "tfds:cifar10")
 
 
 def test_where_the_package_is_installed_its_own_copies_are_taken(monkeypatch, tmp_path):

@@ -80,7 +80,7 @@ def mistakes(config: Config) -> list[str]:
 
 
 def _of_composed(config: Config) -> list[str]:
-    """What makes an image of several, where that makes no sense."""
+    """Mistakes in augmentations that combine several images, such as a mosaic."""
     augment, name = config.augment, config.task.name
     used = [field for field in COMPOSED if getattr(augment, field)]
     wrong = []
@@ -100,7 +100,7 @@ def _of_composed(config: Config) -> list[str]:
 
 
 def _of_sides(config: Config) -> list[str]:
-    """What does not go with images whose size each step draws."""
+    """Options that cannot be combined with `augment.sides`, from which each step draws the size of its images."""
     sides = config.augment.sides
     if not sides:
         return []
@@ -117,7 +117,7 @@ def _of_sides(config: Config) -> list[str]:
 
 
 def _of_another(config: Config, other: str) -> list[str]:
-    """What is set for a task that this config does not have."""
+    """Options that belong to another task than the config's."""
     kind, task, model = KINDS[other], config.task, config.model
     own = KINDS[task.name].own if task.name in KINDS else ()
     wrong = [

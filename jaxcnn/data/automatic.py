@@ -24,8 +24,8 @@ _CUT = "config.data.train_split='train[:70%]', val_split='train[70%:85%]', test_
 def divided(source: Source, data: config.Data) -> Source:
     """The source with base splits by `SHARES`, if nothing divides it and the config names no slices.
 
-    If the config asks for another validation split, or none, only a test split is divided off (`WITHOUT_VAL`). A number
-    of held-out images that would take half of the set or more does not count (a recipe has it for a larger set).
+    If the config asks for another validation split, or none, only a test split is divided off (`WITHOUT_VAL`).
+    `val_examples` is ignored if it is half of the set or more: it then comes from a recipe for a larger set.
     """
     as_default = (data.train_split, data.test_split) == (config.Data.train_split, config.Data.test_split)
     if not source.undivided or not as_default or data.val_split not in ("", HELD_OUT):
@@ -90,7 +90,7 @@ def divide(hashes: Hashes, labels: Shaped[np.ndarray, "n ..."], shares: tuple[in
 def fill(
     parts: Parts, hashes: Hashes, labels: Shaped[np.ndarray, "n ..."], shares: tuple[int, ...]
 ) -> tuple[Parts, list[int]]:
-    """Parts of a small set, none of which is empty if that is possible, and the numbers of those that were.
+    """Fill the empty parts of a small set where possible; return the parts, and the numbers of those that were empty.
 
     An empty part gets the example whose hash is nearest to its range, with all of the same hash. None is taken that is
     the last one of its part, or of its class in the first part.

@@ -1,7 +1,6 @@
 """Sources and their base splits, readable at any index, and parallel reading of many examples."""
 
 import dataclasses
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,6 +8,8 @@ from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float32, Int, Int32, Shaped, UInt64
+
+from jaxcnn.machine import cores
 
 # The dimensions of arrays are named in `jaxcnn.data.batch`.
 Indices = Int[np.ndarray, " m"]
@@ -114,7 +115,7 @@ def worker_count(workers: int = 0) -> int:
     """`workers`; for 0, one per core that this process may use."""
     if workers:
         return workers
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(cores.usable())
 
 
 def map_in_threads(function: Callable[[_Item], _Result], items: Iterable[_Item], workers: int = 0) -> Iterator[_Result]:

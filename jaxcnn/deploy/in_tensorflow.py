@@ -120,7 +120,7 @@ def _clip(tf: Any, attributes: Mapping[str, Any], x: Any, low: Held, high: Held)
 
 
 def _edges(tf: Any, x: Any, window: Sequence[int], strides: Sequence[int], pads: Sequence[int], value: float) -> Any:
-    """How TensorFlow is told of a padding: x, and "SAME" if that is it, else x padded and "VALID".
+    """x with "SAME" if TensorFlow's own padding is the wanted one, otherwise the padded x with "VALID".
 
     Args:
       window: rows and columns that a window reaches over, dilation included.

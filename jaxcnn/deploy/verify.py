@@ -11,14 +11,14 @@ from jaxcnn.deploy.runtimes import Runtime
 from jaxcnn.learn import programs
 from jaxcnn.train.trained import Trained
 
-ALIKE = {"label": "the same largest logit", "labels": "the same labels"}  # by what an answer has
-NUMBERS = "values"  # what an answer of a regression has
+ALIKE = {"label": "the same largest logit", "labels": "the same labels"}  # keyed by a field of the answer
+NUMBERS = "values"  # the field of a regression's answer
 WARM_UP, CALLS = 3, 30  # of one image, for the latency
 
 
 @runtime_checkable
 class Agreeing(Protocol):
-    """An evaluation that finds, of which two results can be compared."""
+    """An evaluation of a task that finds objects; it can compare two sets of found objects."""
 
     def agreement(self, found: np.ndarray, other: np.ndarray) -> float:
         """The share of what is found in a batch that is also found in `other`, from 0 to 1; both as from `found`."""
@@ -32,8 +32,9 @@ class Verdict:
     Attributes:
       runtime: what ran it.
       examples: of the split.
-      difference: the largest of an output (of a regression: of a number in its units); None of a task that finds.
-      scale: the standard deviation of the run's outputs, beside which the difference is small or not; None likewise.
+      difference: the largest difference of an output (of a regression: of a number, in its units); None for a task
+        that finds objects.
+      scale: the standard deviation of the run's outputs, to judge `difference` by; None for a task that finds objects.
       agreement: the share of examples with the same answer (`ALIKE`), or of what the run finds that the file finds,
         too; None if the task cannot tell.
       figures: (name, of the run, of the file): the mean loss and metrics, or the recorded figures of a task that finds.
@@ -92,7 +93,10 @@ class Verdict:
 def verify(
     network: Trained, runtime: Runtime, split: Split, batch_size: int, float32: Runtime | None = None
 ) -> Verdict:
-    """Run a file on a split, in its own runtime, beside the run in JAX, and time it beside one of `float32`."""
+    """Run an exported file on a split in its own runtime, and compare its answers with those of the run in JAX.
+
+    With `float32`, a file of the same network in float32, the two are timed in turns.
+    """
     outputs = network.outputs(split, batch_size)
     found = np.concatenate(
         [

@@ -9,7 +9,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from importlib import metadata, util
+from importlib import util
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ import numpy as np
 from jaxcnn.config import Config, UserError
 from jaxcnn.data.source import open_splits
 from jaxcnn.data.tfds_prepare import find_prepared
+from jaxcnn.machine import extras
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.machine.heartbeat import Cluster
 from jaxcnn.text import counted
@@ -81,9 +82,9 @@ def _guarded(name: str, check: Callable[[], Check]) -> Check:
 def versions() -> Check:
     """Check the versions of packages, and pairs of versions that do not work together."""
     names = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    found = {name: _version(name) for name in names}
+    found = {name: extras.version(name) or "" for name in names}
     text = f"Python {platform.python_version()}, " + ", ".join(f"{name} {version}" for name, version in found.items())
-    bad = bad_pairs({name: _version(name) for name in (*names, *PLUGINS, "tensorflow", "tensorflow-cpu")})
+    bad = bad_pairs({name: extras.version(name) or "" for name in (*names, *PLUGINS, "tensorflow", "tensorflow-cpu")})
     advice = "install the versions in requirements.lock" if bad else ""
     return Check("versions", "fail" if bad else "ok", "; ".join(bad) or text, advice)
 
@@ -267,13 +268,6 @@ def exchange(config: Config) -> Check:
             "exchange", "fail", "the sum over all devices is wrong", "check the network and the log of the driver"
         )
     return Check("exchange", "ok", f"1 MiB summed over {mesh.size} devices")
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def _numbers(version: str) -> list[int]:

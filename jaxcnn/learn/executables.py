@@ -44,7 +44,7 @@ from jax.sharding import Mesh
 
 from jaxcnn.data import cache
 from jaxcnn.learn import compilation
-from jaxcnn.machine import json_text, mappings, xla_flags
+from jaxcnn.machine import cores, json_text, mappings, xla_flags
 
 PACKAGE = pathlib.Path(__file__).parent.parent
 CHECKSUM = 4  # bytes of the CRC-32 after a program; without it, flipped bits of machine code would run
@@ -264,8 +264,7 @@ def _processor() -> tuple[Any, ...]:
     lines: set[str] = set()
     with contextlib.suppress(OSError):
         lines = {line for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(_PROCESSOR)}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return platform.platform(), platform.processor(), sorted(lines), cores
+    return platform.platform(), platform.processor(), sorted(lines), len(cores.usable())
 
 
 def _load(file: pathlib.Path, mesh: Mesh) -> jax.stages.Compiled | None:

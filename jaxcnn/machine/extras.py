@@ -1,6 +1,6 @@
 """The optional packages, and the extra of `pip install 'jaxcnn[…]'` that installs each."""
 
-from importlib import util
+from importlib import metadata, util
 
 from jaxcnn.config import UserError
 
@@ -23,6 +23,14 @@ EXTRAS = {
     "wandb": ("wandb",),
     "mlflow": ("mlflow",),
 }
+
+
+def version(package: str) -> str | None:
+    """The version of an installed package; None if it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 class MissingExtra(UserError):
@@ -50,4 +58,6 @@ def missing(error: Exception, what: str = "this") -> Exception:
 
 
 def _line(what: str, package: str, extra: str) -> str:
+    if extra == "tfds" and package != "tensorflow" and util.find_spec("tensorflow") is not None:
+        extra = "tfds-only"  # never a second TensorFlow, such as `tensorflow` beside `tensorflow-cpu`
     return f"{what} needs {package}, which is not installed: pip install 'jaxcnn[{extra}]'"

@@ -16,10 +16,10 @@ import platform
 import socket
 import time
 import zlib
-from importlib import metadata
 from typing import Any
 
 from jaxcnn.config import Hosts, UserError
+from jaxcnn.machine import extras
 from jaxcnn.machine.heartbeat import RESTARTABLE, Heartbeat
 from jaxcnn.machine.messages import read_line, send
 
@@ -75,7 +75,8 @@ def meet(place: Place, wanted: Hosts, fingerprint: object = None, run: str = "",
         "host": platform.node(),
         "pid": os.getpid(),
         "clock": time.time(),
-        "versions": {name: _version(name) for name in VERSIONS} | {"python": platform.python_version()},
+        "versions": {name: extras.version(name) or "absent" for name in VERSIONS}
+        | {"python": platform.python_version()},
         "fingerprint": zlib.crc32(json.dumps(fingerprint, sort_keys=True, default=str).encode()),
     }
     deadline = time.monotonic() + wanted.join_seconds
@@ -317,10 +318,3 @@ def _is_left(link: socket.socket) -> bool:
         return True
     finally:
         link.settimeout(CARD_SECONDS)
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "absent"

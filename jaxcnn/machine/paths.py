@@ -118,9 +118,12 @@ def shipped_config(name: str) -> pathlib.Path:
     file = shipped("configs") / f"{name}.py"
     if not file.is_file():
         known = shipped_configs()
+        whole = [each for each in known if "/" not in each]
+        others = sorted({each.partition("/")[0] for each in known if "/" in each})
         raise ConfigError(
             f"--config={name}: this file does not exist, and jaxcnn has no config of that name"
-            f"{convert.nearest(name, known)}; it has: {', '.join(known)}"
+            f"{convert.nearest(name, known)}; it has: {', '.join(whole)}, and {len(known) - len(whole)} more in "
+            f"{' and '.join(others)}"
         )
     return file
 

@@ -68,13 +68,19 @@ class FasterRCNN(Network):
     `faster_rcnn_cnn` has five strided convolutions in place of the ResNet, for first tries, small anchors and few
     proposals.
 
-    The answer is a mapping of arrays that begin with the batch. Of the first stage, "anchors" [b, a, 4], and for each
-    "anchor_logits" [b, a] and "anchor_told" [b, a, 4] (`anchors.encoded`); "boxes" [b, p, 4], the proposals, with
-    "valid", and of the second stage "logits" [b, p, k + 1], the first that of the background, and "told"
-    [b, p, k + 1, 4], or [b, p, 1, 4] where one box is for all classes (`model.class_agnostic`). In training with a
-    target, these are the anchors and proposals that are learnt: with "anchor_valid", "anchor_true" (the number of its
-    box), "anchor_positive", likewise "true" and "positive". Otherwise there are "found" [b, f, 4], its "scores" and
-    "label".
+    The answer is a mapping of arrays, for b images with a anchors, p proposals, k classes and f found boxes:
+
+      anchors [b, a, 4]: boxes of the first stage
+      anchor_logits [b, a]: whether an object is there
+      anchor_told [b, a, 4]: the predicted box, encoded against its anchor (`anchors.encoded`)
+      boxes [b, p, 4]: proposals
+      valid [b, p]: false for padding
+      logits [b, p, k + 1]: of the second stage; class 0 is the background
+      told [b, p, k + 1, 4]: the predicted boxes, encoded; [b, p, 1, 4] with `model.class_agnostic`
+
+    In training, anchors and proposals are the sampled ones, and for both there are also "anchor_valid", "anchor_true"
+    (the number of the true box) and "anchor_positive", or "true" and "positive". Otherwise there are also "found"
+    [b, f, 4], its "scores" and its "label".
 
     A network that tells more of an object adds it by `learnt_within` and `found_within`.
 

@@ -27,12 +27,13 @@ PixelLogits = Float32[Array, "b h w k"]
 
 
 class UNet(Network):
-    """A way down in levels, each half the size of the one before, and a way up that is joined to them.
+    """An encoder whose levels halve the image, and a decoder with a skip connection from each level.
 
-    `unet` has the paper's five levels of two 3x3 convolutions, `unet_small` the first three of them. On the way up, a
-    level is doubled by repeating pixels, convolved, and joined. `unet_resnet18` and `unet_resnet50` go down by a ResNet
-    in torchvision's layout, whose parameters keep their names, so that a network for classification can start them;
-    from its first stage up to the size of the image there is nothing to join. Dropout precedes the logits.
+    `unet` has the paper's five levels of two 3x3 convolutions, `unet_small` the first three of them. In the
+    decoder, a level is doubled by repeating pixels, convolved, and concatenated with the encoder's. The encoder of
+    `unet_resnet18` and `unet_resnet50` is a ResNet in torchvision's layout, whose parameters keep their names, so that
+    a network for classification can start them; above its first stage there is no skip connection. Dropout precedes
+    the logits.
     """
 
     HEAD: ClassVar[str] = "classifier"

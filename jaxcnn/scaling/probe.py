@@ -4,8 +4,8 @@ from typing import Any
 
 import jax
 
+from jaxcnn.machine import cores
 from jaxcnn.scaling import children
-from jaxcnn.scaling.measure import cores
 
 
 def look(_: dict[str, Any]) -> dict[str, Any]:
@@ -15,7 +15,7 @@ def look(_: dict[str, Any]) -> dict[str, Any]:
         "backend": jax.default_backend(),
         "device_kind": local[0].device_kind,
         "devices": len(local),
-        "cores": cores(),
+        "cores": cores.usable(),
     }
 
 

@@ -9,13 +9,13 @@ import platform
 import subprocess
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Any
 
 import jax
 
 from jaxcnn.config import UserError
 from jaxcnn.data.examples import worker_count
+from jaxcnn.machine import extras
 from jaxcnn.train.workdir import free_name, read_json, write_json
 
 PACKAGES = (
@@ -69,10 +69,7 @@ def packages() -> dict[str, str | None]:
 
 @functools.cache  # each checkpoint tells them, and reading them takes longer than a small step
 def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+    return extras.version(package)
 
 
 @functools.cache

@@ -40,9 +40,10 @@ def write(trained: Trained, naming: str, path: pathlib.Path) -> int:
 def facts(trained: Trained) -> dict[str, str]:
     """The facts that a user of the weights needs, as the metadata of the file: JSON texts.
 
-    "resize", "task" and "image_dtype" say what an image is and what the answer is. "config" has all that differs from
-    its default of what `of_facts` builds the network from, beside "model"; "fitted" what was fitted to validation with
-    these weights, such as a temperature; "constants" the arrays of the task, such as the scale of a regression.
+    "resize", "task" and "image_dtype" say what an image is and what the answer is. "config" has the other
+    fields that `of_facts` needs to build the network, if they differ from their defaults; "fitted" what was fitted to
+    validation with these weights, such as a temperature; "constants" the arrays of the task, such as the scale of a
+    regression.
     """
     config = trained.config
     told: dict[str, Any] = {
@@ -70,7 +71,7 @@ def facts(trained: Trained) -> dict[str, str]:
 
 
 def _differing(config: Config) -> dict[str, Any]:
-    """The fields that make a network and read its images, beside those of `config.model`, as far as they were set."""
+    """The fields outside `config.model` that define the network or how images are read, if they are not defaults."""
     mine, default = (flatten(to_dict(each)) for each in (config, Config()))
     wanted = [f"data.{name}" for name in _READ] + ["augment.normalize"]
     wanted += [key for key in mine if key.startswith(("norm.", "task.")) and key not in _OF_TRAINING]

@@ -1,4 +1,4 @@
-"""Checks that weights start a network that computes with them what the one did in which they were trained."""
+"""Checks that weights compute the same function in this run's network as in the network they were trained in."""
 
 import dataclasses
 import shlex
@@ -19,7 +19,7 @@ def options(config: Config) -> dict[str, Any]:
 
 
 def check(config: Config, source: str, there: dict[str, Any]) -> list[str]:
-    """Lines that tell in what the network of a run computes otherwise than the one in which weights were trained.
+    """Lines that say how this run's network differs from the one that the weights were trained in.
 
     Args:
       config: the config of the run.
@@ -61,7 +61,7 @@ def check(config: Config, source: str, there: dict[str, Any]) -> list[str]:
 
 
 def check_epsilon(config: Config, source: str, naming: str) -> None:
-    """Refuse another epsilon of BatchNorm than that of the weights of other libraries, whose files do not tell it.
+    """Refuse a BatchNorm epsilon that differs from that of the library the weights come from; files do not record it.
 
     Args:
       config: the config of the run.

@@ -86,7 +86,7 @@ def facts(path: pathlib.Path) -> dict[str, str]:
 
 
 def _of_body(path: pathlib.Path, take: Callable[[bytes], T]) -> T:
-    """What `take` gets from the bytes behind the checksum of a file.
+    """Check the checksum of a file, and return `take` of the bytes after it.
 
     Raises:
       UserError: as `read`.

@@ -51,10 +51,10 @@ def read(
 
 
 def check(path: pathlib.Path) -> Callable[[pathlib.Path], tuple[dict[str, np.ndarray], dict[str, str]]]:
-    """What reads a file of this kind, by its first bytes.
+    """The function that reads this file, chosen by its first bytes.
 
     Raises:
-      UserError: it cannot be read, or is of no kind that is.
+      UserError: the file cannot be read, or its format is not supported.
       MissingExtra: the package that reads it is not installed.
     """
     if path.exists() and not path.is_file():  # reading a pipe would block
