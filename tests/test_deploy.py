@@ -300,6 +300,7 @@ def test_a_file_of_int8_tells_the_instructions_of_the_processor_and_others_do_no
         ({"class_names": 3}, "it does not tell its network"),
         ({"image_shape": [8, 8, 10**9]}, "it does not tell its network"),
         ({"std": [0.0]}, "it does not tell its network"),
+        ({"mean": [10**400]}, "it does not tell its network"),
         ({"fitted": {"temperature": 0}}, "it does not tell its network"),
         ({"constants": {"a": [1.0]}}, "it does not tell its network"),
         (

@@ -2,7 +2,8 @@
 
     python -m tests.bad_input --cases=4000 --seed=1 [--images=<folder of images>] [--page=results/bad_input.md]
 
-Half of the cases are configs, half are files. Exit code 1: there was a defect.
+Half of the cases are configs, half are files, in this process; some more are in processes of their own
+(`--processes`). Exit code 1: there was a defect.
 """
 
 import argparse
@@ -14,8 +15,9 @@ import tempfile
 from collections.abc import Iterable, Iterator
 
 from tests import conftest
-from tests.bad_input import config_cases, mutations, outcome, readers
+from tests.bad_input import config_cases, mutations, outcome, processes, readers
 
+NAMES = ("cases", "processes", "seed", "only", "images")  # of the flags that the page tells
 Told = tuple[str, str, str, str]  # the kind, the case in words, what became of it, and why
 
 
@@ -39,8 +41,14 @@ def of_files(number: int, seed: int, images: pathlib.Path | None, only: str = ""
                 yield name, *_case(reader, generator)
 
 
+def of_processes(number: int, seed: int) -> Iterator[Told]:
+    """Cases of commands."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield from processes.cases(number, seed, pathlib.Path(folder))
+
+
 def _case(reader: readers.Reader, generator: random.Random) -> tuple[str, str, str]:
-    path, how = generator.choice(reader.files), generator.choice(mutations.HOW)
+    path, how = generator.choice(reader.files), generator.choice(reader.how)
     content, times = path.read_bytes(), path.stat()
     try:
         path.write_bytes(mutations.mutated(content, how, generator))
@@ -75,22 +83,25 @@ def main() -> int:
     """Try all cases; tell each defect."""
     parser = argparse.ArgumentParser(prog="python -m tests.bad_input", description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=4000, help="configs and files, half each")
+    parser.add_argument("--processes", type=int, default=40, help="more of them, in processes of their own")
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     parser.add_argument("--images", type=pathlib.Path, help="a folder of images to damage, beside plain ones")
-    parser.add_argument("--only", default="", help="only kinds whose name contains this; 'config' for configs")
+    parser.add_argument("--only", default="", help="only kinds whose name contains this; 'config', 'process'")
     parser.add_argument("--page", type=pathlib.Path, help="write the page to this file")
     given = parser.parse_args()
     assert conftest.compile_cache()  # which has set the environment
     told: list[Told] = []
     parts = [of_configs(given.cases // 2, given.seed)] if given.only in ("", "config") else []
-    if given.only != "config":
+    if given.only in ("", "process"):
+        parts.append(of_processes(given.processes, given.seed))
+    if given.only not in ("config", "process"):
         parts.append(of_files(given.cases - given.cases // 2, given.seed, given.images, given.only))
     for part in parts:
         for case in part:
             told.append(case)
             if case[2] == outcome.DEFECT:
                 print(f"{case[0]}: {case[1]}: {case[3]}", flush=True)
-    flags = [f"--{name}={getattr(given, name)}" for name in ("cases", "seed", "only", "images") if getattr(given, name)]
+    flags = [f"--{name}={getattr(given, name)}" for name in NAMES if getattr(given, name)]
     text = page(told, " ".join(["python -m tests.bad_input", *flags]))
     print(text)
     if given.page:
