@@ -8,6 +8,7 @@ import pytest
 from jaxcnn.config import UserError
 from tests.bad_input import mutations, outcome, processes
 from tests.bad_input.__main__ import of_configs, of_files, page
+from tests.bad_input.page import counted, kept
 
 
 def told(call, **options):
@@ -61,6 +62,16 @@ def test_a_process_that_hangs_traces_or_says_nothing_is_a_defect():
     ends = [(0, ""), (2, plain), (3, plain), (2, ""), (2, "x" * 501), (1, plain), (-6, ""), (2, traced), (None, plain)]
     found = [processes.told(code, output)[0] for code, output in ends]
     assert found == ["accepted", "refused", "refused", *["defect"] * 6]
+
+
+def test_counts_are_kept_beside_the_page_and_those_of_the_same_command_replaced(tmp_path):
+    file = tmp_path / "bad_input.jsonl"
+    cases = [("config", "a=1", "refused", ""), ("config", "b=1", "accepted", ""), ("npz set", "c", "defect", "why")]
+    for command, told in (("one", cases), ("two", cases[:1]), ("one", cases[:2])):
+        records = kept(file, counted(told, command))
+    text = page((), "", *records)
+    assert "3 wrong configs" in text and "| config | 3 | 2 | 1 | 0 |" in text and "npz set" not in text
+    assert "Made by `two`, `one`." in text
 
 
 def test_wrong_configs_are_refused_in_a_line_for_each_mistake():

@@ -317,6 +317,15 @@ def test_facts_that_tell_no_network_are_refused_and_run_nothing(run, change, wor
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_file_whose_facts_name_other_classes_than_it_has_outputs_is_refused_before_it_answers(run):
+    facts = of_facts.parsed(predictor.facts(run[0]))
+    wrong = facts | {"class_names": facts["class_names"][:3]}
+    shape, dtype = run[0].spec.image_shape, run[0].spec.image_dtype
+    file = runtimes.Runtime("it", lambda images: np.zeros((len(images), 10), np.float32), shape, dtype, 1, wrong)
+    with pytest.raises(UserError, match=r"gives outputs \[1, 10\], but its facts tell 3 for each image"):
+        Service(of_facts.of(wrong, "it"), 1, max_megapixels=1.0, file=file).warm_up()
+
+
 @pytest.mark.parametrize("in_jax", [False, True])
 def test_a_graph_that_jaxcnn_never_wrote_is_refused_when_it_runs_whatever_its_digest(run, in_jax, tmp_path):
     _, _, folder = run

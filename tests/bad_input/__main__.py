@@ -2,23 +2,24 @@
 
     python -m tests.bad_input --cases=4000 --seed=1 [--images=<folder of images>] [--page=results/bad_input.md]
 
+Counts are kept beside the page, as .jsonl: the page tells of all that were ever kept there.
+
 Half of the cases are configs, half are files, in this process; some more are in processes of their own
 (`--processes`). Exit code 1: there was a defect.
 """
 
 import argparse
-import collections
 import os
 import pathlib
 import random
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from tests import conftest
 from tests.bad_input import config_cases, mutations, outcome, processes, readers
+from tests.bad_input.page import Told, counted, kept, page
 
-NAMES = ("cases", "processes", "seed", "only", "images")  # of the flags that the page tells
-Told = tuple[str, str, str, str]  # the kind, the case in words, what became of it, and why
+NAMES = ("cases", "seed", "only")  # of the flags that the page tells as they are
 
 
 def of_configs(number: int, seed: int) -> Iterator[Told]:
@@ -58,27 +59,6 @@ def _case(reader: readers.Reader, generator: random.Random) -> tuple[str, str, s
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
-def page(told: Iterable[Told], command: str) -> str:
-    """What became of all cases, in Markdown."""
-    told = list(told)
-    counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
-    for kind, _, state, _ in told:
-        counts[kind][state] += 1
-    lines = [
-        "# Bad input",
-        "",
-        f"{len(told)} wrong configs and damaged files. A damaged file may be read all the same: what is damaged may "
-        "not be needed, or be another sound value.",
-        "",
-        "| what | cases | refused in one line | accepted | defects |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    for kind, of in counts.items():
-        cells = (sum(of.values()), of[outcome.REFUSED], of[outcome.ACCEPTED], of[outcome.DEFECT])
-        lines.append(f"| {kind} | {' | '.join(map(str, cells))} |")
-    return "\n".join([*lines, "", f"Made by `{command}`.", ""])
-
-
 def main() -> int:
     """Try all cases; tell each defect."""
     parser = argparse.ArgumentParser(prog="python -m tests.bad_input", description=__doc__.splitlines()[0])
@@ -102,10 +82,13 @@ def main() -> int:
             if case[2] == outcome.DEFECT:
                 print(f"{case[0]}: {case[1]}: {case[3]}", flush=True)
     flags = [f"--{name}={getattr(given, name)}" for name in NAMES if getattr(given, name)]
-    text = page(told, " ".join(["python -m tests.bad_input", *flags]))
-    print(text)
+    flags += ["--images=<folder>"] if given.images else []
+    if given.only in ("", "process"):
+        flags.append(f"--processes={given.processes}")
+    command = " ".join(["python -m tests.bad_input", *flags])
+    print(page(told, command))
     if given.page:
-        given.page.write_text(text)
+        given.page.write_text(page((), "", *kept(given.page.with_suffix(".jsonl"), counted(told, command))))
     return int(any(state == outcome.DEFECT for _, _, state, _ in told))
 
 
