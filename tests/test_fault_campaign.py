@@ -141,8 +141,9 @@ def test_the_page_counts_apart_what_is_equal_to_rounding_and_what_was_damaged_an
          "faults": [struck("a damaged file", repeated=19)], "command": "python -m tests.campaign --minutes=30.0"},
         {"seed": 1, "number": 1, "run": "cnn", "wrong": "", "faults": [struck("other devices")], "shapes": 6},
         {"seed": 1, "number": 2, "run": "cnn", "wrong": "", "slow": "16 s from SIGTERM to the exit, of 15",
-         "faults": [struck("SIGTERM")], "shapes": 6},
+         "faults": [struck("SIGTERM")], "shapes": 6, "load": 50.0},
     ]  # fmt: skip
+    assert "of 15 (load average of the machine: 50)" in page(outcomes)
     text = page(outcomes)
     assert ". 2 ended with the bits of the undisturbed one, and 1 that went on with other devices with its rec" in text
     assert "| steps of work repeated by a restart | 1 | 3 | 3 |" in text

@@ -115,7 +115,4 @@ def test_an_audit_is_clean_only_if_every_package_was_answered_for(root):
     ):
         page, exit_code = audited(root, found)
         assert exit_code == code and verdict in page and ("No known vuln" in page) == (code == 0)
-    assert (
-        "| a 1 | PYSEC-1 | 1.1 |" in page
-        and "`Dependency not found on PyPI and could not be audited`." in page
-    )
+    assert "| a 1 | PYSEC-1 | 1.1 |" in page and "`Dependency not found on PyPI and could not be audited`." in page

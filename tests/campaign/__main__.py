@@ -75,6 +75,7 @@ def main() -> int:
             began = time.monotonic()
             outcome = trial(given.seed, number, folder, kinds, given.shapes)
             outcome |= {"shapes": given.shapes, "seconds": round(time.monotonic() - began, 2), "command": command}
+            outcome["load"] = round(os.getloadavg()[1], 1)
             with lock, file.open("a") as lines:
                 outcomes.append(outcome)
                 lines.write(json.dumps(outcome) + "\n")

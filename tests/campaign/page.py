@@ -59,7 +59,7 @@ def page(outcomes: Sequence[dict[str, Any]], earlier: Sequence[dict[str, Any]] =
     if took := [outcome["seconds"] for outcome in outcomes if "seconds" in outcome]:
         each = sum(took) / max(1, len(struck))
         lines[2 + 2 * bool(earlier)] += f" A fault took {each:.0f} s, undisturbed runs and compiling included."
-    slow = [outcome | {"wrong": outcome["slow"]} for outcome in outcomes if outcome.get("slow")]
+    slow = [outcome | {"wrong": outcome["slow"] + _load(outcome)} for outcome in outcomes if outcome.get("slow")]
     for title, those in (
         ("What went wrong", wrong),
         ("What was too slow", slow),
@@ -82,6 +82,11 @@ def _command(outcome: dict[str, Any]) -> str:
     """The command that made a trial; of old outcomes, one that makes it again."""
     again = f"python -m tests.campaign --seed={outcome['seed']} --shapes={outcome.get('shapes', 8)}"
     return outcome.get("command", again)
+
+
+def _load(outcome: dict[str, Any]) -> str:
+    """What else the machine had to do during a trial, for the reader of what was too slow."""
+    return f" (load average of the machine: {outcome['load']:g})" if "load" in outcome else ""
 
 
 def _moved(outcome: dict[str, Any]) -> bool:
