@@ -31,8 +31,8 @@ flags.disclaim_key_flags()  # flags defined here belong to the command, and its 
 _NO_BOOLEAN = re.compile(r"\('Non-boolean argument to boolean flag', .*\)")  # absl's error contains its arguments
 _HELP = {"--help", "-help", "--helpshort", "-helpshort", "--helpfull", "-helpfull", "--helpxml", "-helpxml"}
 NO_MORE_FILES = (errno.EMFILE, errno.ENFILE)
-MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ESTALE)
-MACHINE_ERRORS += NO_MORE_FILES
+OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ESTALE)
+MACHINE_ERRORS = (*OF_DISKS, *NO_MORE_FILES)
 
 _signals = Signals()
 
