@@ -7,9 +7,10 @@
 #                      Chromium, LaTeX
 # make test-hosts   runs of several hosts under a real Slurm and MPI, on this machine; needs root and Debian; twelve
 #                   minutes, or two with HOSTS='hosts and not long'
-# make audit        known vulnerabilities of the pinned packages; asks the advisories of PyPI
+# make audit        known vulnerabilities of the pinned packages, into results/audit.md; asks the advisories of PyPI
 # make docs         the documentation's site, into build/docs; warnings are errors, and links are checked
-# make release      wheel, source distribution, bill of materials and their SHA-256 into build/release, built twice
+# make release      wheel, source distribution, bill of materials and their SHA-256 into build/release, built twice;
+#                   with KEPT=results/release, what is kept of a release goes there, too
 # All first make a virtual environment with the pinned packages, which takes some minutes once.
 
 PYTHON ?= python3
@@ -18,6 +19,7 @@ READY := $(VENV)/.ready
 DOCS_READY := $(VENV)/.ready-docs
 RUN := $(VENV)/bin/python -m
 HOSTS ?= hosts
+KEPT ?=
 
 .PHONY: quickstart check check-newest quick test durations test-services test-hosts audit docs release lock clean
 
@@ -64,13 +66,13 @@ test-hosts: $(READY)
 audit:
 	$(PYTHON) -m venv $(VENV)-audit
 	$(VENV)-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
-	$(VENV)-audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
+	PATH="$(abspath $(VENV)-audit/bin):$$PATH" .ci/audit requirements.lock results/audit.md
 
 release:
 	$(PYTHON) -m venv $(VENV)-release
 	$(VENV)-release/bin/python -m pip install --quiet --disable-pip-version-check \
 		build==1.6.1 setuptools==84.2.1 cyclonedx-bom==7.5.0
-	.ci/release $(abspath $(VENV)-release/bin/python) build/release
+	.ci/release $(abspath $(VENV)-release/bin/python) build/release $(KEPT)
 
 docs: $(DOCS_READY)
 	$(RUN) sphinx --fail-on-warning --keep-going --fresh-env --quiet -b html docs build/docs

@@ -81,7 +81,7 @@ def main() -> int:
 
 
 def _measured(folder: pathlib.Path, client: str) -> dict[str, Any]:
-    pixels, wanted, facts = _expected(folder)
+    pixels, wanted, facts = expected(folder, DATA.value or "")
     images = [png(each) for each in pixels]
     most = {"one by one": 1, "dynamic batching": BATCH.value or 2}
     record: dict[str, Any] = {"name": folder.name, "load": {name: {} for name in most}} | facts
@@ -89,7 +89,7 @@ def _measured(folder: pathlib.Path, client: str) -> dict[str, Any]:
         for number, image in enumerate(images):
             (pathlib.Path(place) / f"{number}.png").write_bytes(image)
         for name, batch in most.items():
-            with _server(folder, batch) as (port, process, _):
+            with server(folder, batch) as (port, process, _):
                 _load(port, place, client, images, wanted, int(CONNECTIONS.value[0]), 1.0)  # to warm up
                 for connections in map(int, CONNECTIONS.value):
                     child.check(command.interrupts())
@@ -100,7 +100,7 @@ def _measured(folder: pathlib.Path, client: str) -> dict[str, Any]:
                     told = f"{found['answered'] / found['seconds']:.0f} images/s, p99 {1000 * found['p99']:.1f} ms"
                     print(f"jaxcnn: {folder.name}, {name}, {connections} connections: {told}", flush=True)
     places = PLACES.value or 1
-    with _server(folder, BATCH.value or 2, f"--max_requests={places}") as (port, process, output):
+    with server(folder, BATCH.value or 2, f"--max_requests={places}") as (port, process, output):
         record["too_much"] = _too_much(port, process.pid, images, wanted, places)
         record["mixture"] = _mixture(port, process.pid, images, pixels, wanted)
         process.send_signal(signal.SIGTERM)
@@ -109,14 +109,14 @@ def _measured(folder: pathlib.Path, client: str) -> dict[str, Any]:
     return record
 
 
-def _expected(folder: pathlib.Path) -> tuple[np.ndarray, list[dict[str, Any]], dict[str, Any]]:
-    """Images of the validation split, the answers of the run for them, and the facts of the network."""
+def expected(folder: pathlib.Path, place: str = "") -> tuple[np.ndarray, list[dict[str, Any]], dict[str, Any]]:
+    """Images of the validation split, which may be at another `place` now, the answers of the run, and its facts."""
     from jaxcnn.train import assess, predict, trained
 
     network, _ = trained.load(folder, "last", "", 1)
     if network.config.task.name != "classification" or network.spec.image_shape[-1] not in (1, 3):
         raise UserError(f"{folder} is not of classification of grey or RGB images")
-    split = assess.open_split(network, folder, "val", DATA.value)[0]
+    split = assess.open_split(network, folder, "val", place)[0]
     encoded = [png(each) for each in np.asarray(split.read(np.arange(min(IMAGES, len(split)))))]
     shape, data = network.spec.image_shape, network.config.data
     pixels = np.stack([predict.decoded(each, shape, data) for each in encoded])
@@ -125,7 +125,7 @@ def _expected(folder: pathlib.Path) -> tuple[np.ndarray, list[dict[str, Any]], d
 
 
 @contextlib.contextmanager
-def _server(folder: pathlib.Path, batch: int, *options: str) -> Iterator[tuple[int, subprocess.Popen[str], list[str]]]:
+def server(folder: pathlib.Path, batch: int, *options: str) -> Iterator[tuple[int, subprocess.Popen[str], list[str]]]:
     """A server on a free port: the port, its process and, at the end, the lines of its output."""
     line = child.python("jaxcnn.serve", f"--workdir={folder}", "--port=0", f"--batch={batch}", *options)
     process = subprocess.Popen(line, cwd=child.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -300,6 +300,7 @@ def test_a_file_of_int8_tells_the_instructions_of_the_processor_and_others_do_no
         ({"class_names": 3}, "it does not tell its network"),
         ({"image_shape": [8, 8, 10**9]}, "it does not tell its network"),
         ({"std": [0.0]}, "it does not tell its network"),
+        ({"mean": [10**400]}, "it does not tell its network"),
         ({"fitted": {"temperature": 0}}, "it does not tell its network"),
         ({"constants": {"a": [1.0]}}, "it does not tell its network"),
         (
@@ -314,6 +315,15 @@ def test_facts_that_tell_no_network_are_refused_and_run_nothing(run, change, wor
     with pytest.raises(UserError) as caught:
         of_facts.of(told | change, "it")
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_file_whose_facts_name_other_classes_than_it_has_outputs_is_refused_before_it_answers(run):
+    facts = of_facts.parsed(predictor.facts(run[0]))
+    wrong = facts | {"class_names": facts["class_names"][:3]}
+    shape, dtype = run[0].spec.image_shape, run[0].spec.image_dtype
+    file = runtimes.Runtime("it", lambda images: np.zeros((len(images), 10), np.float32), shape, dtype, 1, wrong)
+    with pytest.raises(UserError, match=r"gives outputs \[1, 10\], but its facts tell 3 for each image"):
+        Service(of_facts.of(wrong, "it"), 1, max_megapixels=1.0, file=file).warm_up()
 
 
 @pytest.mark.parametrize("in_jax", [False, True])

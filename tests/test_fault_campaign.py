@@ -9,7 +9,7 @@ import pytest
 
 from jaxcnn import config as configs
 from tests import runs
-from tests.campaign import damages, draws, ends, speed, watched
+from tests.campaign import damages, draws, ends, kept, speed, trial, watched
 from tests.campaign.page import page
 from tests.campaign.trial import late
 
@@ -141,8 +141,9 @@ def test_the_page_counts_apart_what_is_equal_to_rounding_and_what_was_damaged_an
          "faults": [struck("a damaged file", repeated=19)], "command": "python -m tests.campaign --minutes=30.0"},
         {"seed": 1, "number": 1, "run": "cnn", "wrong": "", "faults": [struck("other devices")], "shapes": 6},
         {"seed": 1, "number": 2, "run": "cnn", "wrong": "", "slow": "16 s from SIGTERM to the exit, of 15",
-         "faults": [struck("SIGTERM")], "shapes": 6},
+         "faults": [struck("SIGTERM")], "shapes": 6, "load": 50.0},
     ]  # fmt: skip
+    assert "of 15 (load average of the machine: 50)" in page(outcomes)
     text = page(outcomes)
     assert ". 2 ended with the bits of the undisturbed one, and 1 that went on with other devices with its rec" in text
     assert "| steps of work repeated by a restart | 1 | 3 | 3 |" in text
@@ -151,6 +152,7 @@ def test_the_page_counts_apart_what_is_equal_to_rounding_and_what_was_damaged_an
     assert (
         "Made by `python -m tests.campaign --minutes=30.0`, `python -m tests.campaign --seed=1 --shapes=6` on" in text
     )
+    assert "| slowest restart of a run after a signal, in warm starts of that run | 1 | 1.38 | 1.38 | 2 |" in text
     assert "## What was too slow\n\n- `--seed=1 --shapes=6 --only=2`: cnn; SIGTERM: 16 s from SIGTERM" in text
 
 
@@ -170,3 +172,44 @@ def test_a_stop_or_restart_that_takes_too_long_is_told(faults, restarts, now, wo
     struck = [{"fault": kind, "hit": True, "seconds": took, "ready": ready} for kind, took, ready in faults]
     outcome = {"faults": struck, "restarts": [{"ready": ready} for ready in restarts]}
     assert speed.slow(outcome, None, None) == words
+
+
+def test_outcomes_are_kept_beside_the_page_and_counts_of_earlier_pages_add_up(tmp_path):
+    fault = {"fault": "SIGTERM", "phase": "validate", "hit": True, "refused": False, "codes": [75], "seconds": 2.0}
+    one = {"seed": 1, "number": 0, "run": "cnn", "wrong": "", "faults": [fault | {"output": "/tmp/a"}], "warm": 4.0,
+           "restarts": [{"ready": 6.0}], "devices": [2, 4]}  # fmt: skip
+    file = tmp_path / "faults.jsonl"
+    before = {kept.EARLIER: "Some.", "struck": 5, "trials": 3, "phases": {"validate": 2}}
+    before |= {"mended": ["- `--seed=7`: cnn"], "times": [["seconds", 2, 1.0, 3.0]]}
+    before |= {"faults": {"SIGTERM": [1, 3, 1, 0], "a pause": [0, 1, 0, 0]}}
+    file.write_text(json.dumps(before) + "\n")
+    for outcomes in ([one], [one], [one, one | {"number": 1, "devices": [2]}]):  # what is there is not added again
+        whole, earlier = kept.added(file, outcomes)
+    assert [each["number"] for each in whole] == [0, 1] and earlier == [before]
+    assert "/tmp/a" not in file.read_text() and len(file.read_text().splitlines()) == 3
+    text = page(whole, earlier)
+    assert "All campaigns so far: 7 faults in 5 runs and sweeps" in text and "and 2 that went on with other dev" in text
+    assert "| SIGTERM | 6 | 1 | 5 | 1 | 0 |" in text and "| a pause | 1 | 0 | 1 | 0 | 0 |" in text
+    assert f"| faults |{' 0 |' * watched.PHASES.index('validate')} 4 |" in text
+    assert "| seconds (earlier) | 2 | 1 | 3 | |" in text and "- `--seed=7`: cnn" in text and text.endswith("Some.\n")
+
+
+def test_a_validation_is_seen_between_the_last_record_before_it_and_its_own(tmp_path):
+    seen = watched.Watched([], tmp_path, validations=(10, 24))
+    records = [("train", 3), ("train", 6), ("train", 9), ("val", 10), ("train", 12), ("train", 24), ("val", 24)]
+    found, final = [], []
+    for k in range(len(records)):
+        lines = (json.dumps({"kind": kind, "step": step}) + "\n" for kind, step in records[: k + 1])
+        (tmp_path / "metrics.jsonl").write_text("".join(lines))
+        found.append(seen.sees("validate", 0))
+        final.append(seen.sees("final evaluation", 0))
+    assert found == [False, False, True, False, False, True, False] and final == [False] * 6 + [True]
+
+
+def test_each_start_of_a_moved_run_has_other_devices_than_the_one_before():
+    drawn = draws.draw(random.Random("moved"))
+    outcome = {"devices": []}
+    starts = [trial._next(drawn, outcome).devices for _ in range(6)]
+    assert starts == outcome["devices"] and drawn.devices in starts
+    assert all(one != two for one, two in zip([drawn.devices, *starts], starts, strict=False))
+    assert trial._next(drawn, {}) == drawn

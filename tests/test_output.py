@@ -6,9 +6,11 @@ import os
 import pty
 import subprocess
 import sys
+import types
 
 import pytest
 
+from jaxcnn import command
 from jaxcnn.command import output
 from jaxcnn.train.logbook import Logbook
 from tests import runs
@@ -97,3 +99,27 @@ def test_a_command_ends_with_its_own_code_whatever_becomes_of_its_output(redirec
     assert (tmp_path / "code").read_text().strip() == "7", done.stderr
     assert (tmp_path / "file").read_bytes() == b""
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_no_more_open_files_is_one_line_that_says_how_to_allow_more(number, monkeypatch, capsys):
+    def main():
+        raise OSError(number, os.strerror(number), "/a/config.json")
+
+    monkeypatch.setattr(command.xla_flags, "apply", lambda: None)
+    monkeypatch.setattr(command._signals, "end", lambda code: None)
+    monkeypatch.setattr(command.flags.FLAGS["verbosity"], "present", 1)  # the loggers of this process stay as they are
+    with pytest.raises(SystemExit) as ended:
+        command._guarded(main)
+    assert ended.value.code == command.exit_code(OSError(number, "")) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("jaxcnn: /a/config.json: ") and line.endswith("(ulimit -n), then run the same command")
+
+
+def test_an_event_loop_that_got_no_file_says_nothing_more_at_its_end(monkeypatch):
+    told = []
+    monkeypatch.setattr(command.sys, "__unraisablehook__", told.append)
+    half_made = AttributeError("'_UnixSelectorEventLoop' object has no attribute '_ssock'")
+    for error in (half_made, RuntimeError("Event loop is closed"), AttributeError("no attribute 'other'")):
+        command._without_closed_loops(types.SimpleNamespace(exc_value=error))
+    assert [str(each.exc_value) for each in told] == ["no attribute 'other'"]

@@ -1,6 +1,7 @@
 """What a wheel holds, which packages are optional, and that configs are found by name."""
 
 import pathlib
+import runpy
 import tomllib
 
 import pytest
@@ -103,3 +104,24 @@ def test_the_paper_is_cited_with_its_tables(root):
         for name in ("accuracy", "hours"):
             if name in figure:
                 assert f"{figure[name]:g}" in page
+
+
+def audited(root, found):
+    page, code = runpy.run_path(str(root / ".ci" / "audit"))["page"](found, b"a==1\n", "2.10", "2026-01-31")
+    return page, code
+
+
+def test_an_audit_is_clean_only_if_every_package_was_answered_for(root):
+    sound = {"name": "a", "version": "1", "vulns": []}
+    skipped = {"name": "b", "skip_reason": "Dependency not found on PyPI and could not be audited: b (2)"}
+    known = sound | {"vulns": [{"id": "PYSEC-1", "fix_versions": ["1.1"]}]}
+    for found, code, verdict in (
+        ([sound], 0, "No known vulnerabilities."),
+        ([skipped], 1, "**Not audited**"),
+        ([], 1, "**Not audited**"),
+        ([sound, skipped], 1, "**Not complete**"),
+        ([known, skipped], 1, "**1 known vulnerabilities.**"),
+    ):
+        page, exit_code = audited(root, found)
+        assert exit_code == code and verdict in page and ("No known vuln" in page) == (code == 0)
+    assert "| a 1 | PYSEC-1 | 1.1 |" in page and "`Dependency not found on PyPI and could not be audited`." in page

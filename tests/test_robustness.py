@@ -88,7 +88,8 @@ def test_images_are_left_out_by_the_first_column_of_a_file(tmp_path):
     assert robustness.kept(5, file, 2).tolist() == [1, 2]
     assert robustness.kept(6, None, 3).tolist() == [0, 2, 4]
     for text, message in (("3\n7\n", "indices up to 7"), ("0\nx\n", "does not begin with an index"),
-                          ("0\n1\n2\n3\n4\n", "leaves no image")):  # fmt: skip
+                          ("0\n1\n2\n3\n4\n", "leaves no image"), ("0\n,,\n", "does not begin with an index"),
+                          ("0\n99999999999999999999\n", "does not begin with an index")):  # fmt: skip
         file.write_text(text)
         with pytest.raises(UserError, match=message):
             robustness.kept(5, file, 0)
@@ -114,6 +115,11 @@ def test_votes_in_another_order_than_the_images_are_refused_and_noisy_ones_are_n
         ) as caught:
             read(other)
         assert "\n" not in str(caught.value)
+    claimed = b"(999999999999, 10), }"
+    file.write_bytes(file.read_bytes().replace(b"(360, 10), }".ljust(len(claimed)), claimed))
+    with pytest.raises(UserError, match="cannot be read as an array") as caught:
+        robustness.read_votes(file, split)  # whose header claims more than the file has
+    assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match=r"--votes is for runs of config\.task\.name='classification'"):
         robustness.read_votes(file, SimpleNamespace(targets=np.zeros((4, 2), np.float32)))
 

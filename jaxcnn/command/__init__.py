@@ -30,7 +30,9 @@ from jaxcnn.train.interrupts import Interrupts
 flags.disclaim_key_flags()  # flags defined here belong to the command, and its --help shows them
 _NO_BOOLEAN = re.compile(r"\('Non-boolean argument to boolean flag', .*\)")  # absl's error contains its arguments
 _HELP = {"--help", "-help", "--helpshort", "-helpshort", "--helpfull", "-helpfull", "--helpxml", "-helpxml"}
-MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ESTALE)
+NO_MORE_FILES = (errno.EMFILE, errno.ENFILE)
+OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ESTALE)
+MACHINE_ERRORS = (*OF_DISKS, *NO_MORE_FILES)
 
 _signals = Signals()
 
@@ -130,8 +132,8 @@ def exit_code(error: BaseException) -> int:
 
 
 def _without_closed_loops(unraisable: Any) -> None:
-    """Hide tensorstore's errors about an event loop that orbax closed at the first error of a save or restore."""
-    if str(unraisable.exc_value) != "Event loop is closed":
+    """Hide errors about an event loop that orbax closed at the first error, or that got no file to begin with."""
+    if str(unraisable.exc_value) != "Event loop is closed" and "attribute '_ssock'" not in str(unraisable.exc_value):
         sys.__unraisablehook__(unraisable)
 
 
@@ -156,8 +158,11 @@ def _guarded(main: Callable[[], int]) -> None:
             raise
         code = UserError.exit_code
         where = f"{error.filename}: " if error.filename else ""
-        gone = error.errno == errno.ESTALE
-        advice = "bring it back" if gone else "free some space or correct the permissions"
+        advice = "free some space or correct the permissions"
+        if error.errno == errno.ESTALE:
+            advice = "bring it back"
+        elif error.errno in NO_MORE_FILES:
+            advice = "allow more of them (ulimit -n)"
         _complain(f"{where}{error.strerror}; {advice}, then run the same command")
     except RuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):

@@ -185,8 +185,9 @@ def _objects(found: list[dict[str, Any]], numbers: dict[int, int], wrong: list[s
         category = annotation.get("category_id")
         try:
             box = _corners(annotation)
+            left, top, right, bottom = box.tolist()  # plain floats subtract infinities without a warning
             size = annotation.get("area")
-            covered = float(size) if size is not None else float((box[2] - box[0]) * (box[3] - box[1]))
+            covered = float(size) if size is not None else (right - left) * (bottom - top)
         except (TypeError, ValueError, OverflowError) as error:
             wrong.append(f"{name} has no box: {error}")
             continue

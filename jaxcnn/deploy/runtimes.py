@@ -112,6 +112,7 @@ def of_file(path: pathlib.Path, threads: int = 0, in_jax: bool = False) -> Runti
         from jaxcnn.deploy import stablehlo
 
         call, facts = stablehlo.read(path)
+        call = _answering(path, call)  # its facts may tell images of another shape
         name = f"StableHLO in JAX on {jax.default_backend()}"
     elif path.suffix == LITE:
         from jaxcnn.deploy import tensorflow_files

@@ -46,7 +46,11 @@ class Service:
         self._data: Data = dataclasses.replace(trained.config.data, max_megapixels=limit)
 
     def warm_up(self) -> None:
-        """Compile the network for every batch size, so that no request waits for it."""
+        """Compile the network for every batch size, so that no request waits for it.
+
+        Raises:
+          UserError: a file has another number of outputs than its facts tell.
+        """
         size = 1
         while True:
             image = Decoded(np.zeros(self._runtime.image_shape, self._runtime.image_dtype))
@@ -90,6 +94,7 @@ class Service:
         batch[: len(images)] = np.stack([image.pixels for image in images])
         outputs = self._runtime.call(batch)[: len(images)]
         trained = self._trained
+        _check_outputs(outputs, trained)
         answers = trained.spec.task.evaluation.answers(outputs, trained.class_names, trained.constants, trained.fitted)
         return [predict.in_stored(trained, answer, image.sides) for answer, image in zip(answers, images, strict=True)]
 
@@ -114,3 +119,13 @@ def _check(file: runtimes.Runtime, trained: Trained) -> None:
             raise UserError(
                 f"--file was not made of this run: its {name} is {told}, here it is {here}; export it again"
             )
+
+
+def _check_outputs(outputs: np.ndarray, trained: Trained) -> None:
+    """Refuse outputs of a file whose facts tell another number of them, so that names and outputs do not fit."""
+    task = trained.spec.task
+    if task.finds is None and outputs.ndim == 2 and outputs.shape[1] != task.targets.outputs:
+        raise UserError(
+            f"the file gives outputs {list(outputs.shape)}, but its facts tell {task.targets.outputs} for each image; "
+            "export the run again"
+        )

@@ -57,7 +57,7 @@ def of(facts: Mapping[str, Any], where: str, arrays: Arrays = lambda spec: {}) -
         of_task = {name: np.asarray(value, np.float32) for name, value in facts.get("constants", {}).items()}
         if mean.shape != (channels,) or std.shape != (channels,) or not np.all(std > 0):
             raise ValueError
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError):
         raise _untold(where) from None
     meshes.prepare_backend()
     mesh = meshes.make_mesh(1)

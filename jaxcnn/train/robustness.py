@@ -34,10 +34,11 @@ def kept(count: int, leave_out: pathlib.Path | None, examples: int) -> Int[np.nd
     if leave_out is not None:
         try:
             lines = leave_out.read_text(encoding="utf-8").splitlines()
-            first = [line.replace(",", " ").replace(";", " ").split()[0] for line in lines if line.strip()]
+            rows = [line.replace(",", " ").replace(";", " ").split() for line in lines if line.strip()]
+            first = [row[0] if row else "" for row in rows]
             first = first[1:] if first and not first[0].isdecimal() else first  # skips the names of columns
             left = np.array([int(each) for each in first], np.int64)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, OverflowError) as error:
             why = getattr(error, "strerror", None) or "a line does not begin with an index"
             raise UserError(f"--leave_out={leave_out} cannot be read: {why}") from None
         if len(left) and not 0 <= left.min() <= left.max() < count:
@@ -61,12 +62,14 @@ def read_votes(path: pathlib.Path, split: Split) -> Float[np.ndarray, "n k"]:
     if not isinstance(labels, np.ndarray) or labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise UserError("--votes is for runs of config.task.name='classification'")
     try:
-        votes = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"--votes={path} cannot be read as an array of NumPy: {str(error)[:100]}") from None
+        votes = np.load(path, mmap_mode="r", allow_pickle=False)  # a header that claims more than the file has fails
+    except Exception as error:  # of a damaged header, NumPy raises errors of any kind
+        reason = " ".join(str(error).split())[:100]
+        raise UserError(f"--votes={path} cannot be read as an array of NumPy: {reason}") from None
     shape = (len(split), len(split.class_names))
     if not isinstance(votes, np.ndarray) or votes.shape != shape or votes.dtype.kind not in "iuf":
         raise UserError(f"--votes={path} must be numbers of shape {shape}: the votes of each image for each class")
+    votes = np.array(votes)
     if not (votes >= 0).all() or not (votes.sum(axis=1) > 0).all() or not np.isfinite(votes).all():
         raise UserError(f"--votes={path} must have numbers of at least 0, and a vote for each image")
     first = votes >= votes.max(axis=1, keepdims=True)

@@ -1,8 +1,17 @@
 """Seeded mutations of the bytes of a file."""
 
+import json
 import random
+from collections.abc import Iterator
+from typing import Any
 
-HOW = ("cut", "flipped", "emptied", "doubled", "a huge number", "zeros", "swapped", "random", "text")
+HOW = ("cut", "flipped", "emptied", "doubled", "a huge number", "zeros", "swapped", "random", "text", "structure")
+STRUCTURE = ("structure",)  # for JSON that only reaches its reader whole
+VALUES: tuple[Any, ...] = (
+    None, True, -1, 0, 3, 2**31, 2**63, 10**400, 0.5, -0.5, float("nan"), float("inf"), 1e300, "", "x", "\x00",
+    "\ud800", "../../x", "/etc/passwd", "a:b", "5", [], [1], [[1]], ["a"], [None], [float("nan")],
+    {}, {"a": 1}, "x" * 3000,
+)  # fmt: skip
 
 
 def mutated(content: bytes, how: str, generator: random.Random) -> bytes:
@@ -30,7 +39,45 @@ def mutated(content: bytes, how: str, generator: random.Random) -> bytes:
         changed[place : place + 32] = generator.randbytes(32)
     elif how == "text":
         return _text(content, generator)
+    elif how == "structure":
+        return _structure(content, generator)
     return bytes(changed)
+
+
+def _structure(content: bytes, generator: random.Random) -> bytes:
+    """JSON, or a line of JSON lines, with one or two values replaced, left out, told twice or renamed."""
+    try:
+        tree = json.loads(content)
+    except ValueError:
+        lines = content.splitlines(keepends=True)
+        if len(lines) < 2:
+            return _text(content, generator)
+        line = generator.randrange(len(lines))
+        lines[line] = _structure(lines[line].strip(), generator) + b"\n"
+        return b"".join(lines)
+    for _ in range(generator.choice((1, 1, 2))):
+        places = list(_places(tree))
+        if not places:
+            return json.dumps(generator.choice(VALUES)).encode()
+        group, key = generator.choice(places)
+        what = generator.random()
+        if what < 0.7:
+            group[key] = generator.choice(VALUES)
+        elif what < 0.85:
+            del group[key]
+        elif isinstance(group, list):
+            group.insert(key, group[key])
+        else:
+            group[f"{key}2"] = group.pop(key)
+    return json.dumps(tree).encode()
+
+
+def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
+    """Every value of a tree, as the list or dictionary that holds it, and its place there."""
+    if isinstance(tree, dict | list):
+        for key in tree if isinstance(tree, dict) else range(len(tree)):
+            yield tree, key
+            yield from _places(tree[key])
 
 
 def _text(content: bytes, generator: random.Random) -> bytes:

@@ -2,10 +2,10 @@
 
 import pathlib
 
-from tests.bad_input import outputs, sets
+from tests.bad_input import alone, lists, outputs, sets
 from tests.bad_input.reader import Reader
 
-MAKERS = {**sets.MAKERS, **outputs.MAKERS}
+MAKERS = {**sets.MAKERS, **lists.MAKERS, **outputs.MAKERS, **alone.MAKERS}
 
 
 def made(folder: pathlib.Path, images: pathlib.Path | None, only: str = "") -> dict[str, Reader]:

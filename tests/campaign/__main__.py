@@ -3,8 +3,9 @@
     python -m tests.campaign --minutes=30 --seed=1 [--folder=build/faults] [--page=results/faults.md]
 
 Each outcome is a line of `outcomes.jsonl` in the folder: the same command goes on after the last one, and further seeds
-add up on the page. Undisturbed runs are made once for each version of the code. Exit code 1: something went wrong, or
-was too slow (`tests.campaign.speed`).
+add up. With --page they are also kept beside the page, as .jsonl, and the page tells of all that were ever kept there.
+Undisturbed runs are made once for each version of the code. Exit code 1: something went wrong, or was too slow
+(`tests.campaign.speed`).
 Full and read-only disks, limits of memory and cut links need root; they are left out without it.
 """
 
@@ -19,7 +20,7 @@ import threading
 import time
 
 from tests import conftest, runs
-from tests.campaign import faults, sweeps
+from tests.campaign import faults, kept, sweeps
 from tests.campaign.page import page
 from tests.campaign.trial import late, trial
 
@@ -74,6 +75,7 @@ def main() -> int:
             began = time.monotonic()
             outcome = trial(given.seed, number, folder, kinds, given.shapes)
             outcome |= {"shapes": given.shapes, "seconds": round(time.monotonic() - began, 2), "command": command}
+            outcome["load"] = round(os.getloadavg()[1], 1)
             with lock, file.open("a") as lines:
                 outcomes.append(outcome)
                 lines.write(json.dumps(outcome) + "\n")
@@ -86,7 +88,7 @@ def main() -> int:
     with concurrent.futures.ThreadPoolExecutor(given.jobs) as pool:
         wrong = sum(future.result() for future in [pool.submit(work) for _ in range(given.jobs)])
     if given.page and outcomes:
-        given.page.write_text(page(outcomes))
+        given.page.write_text(page(*kept.added(given.page.with_suffix(".jsonl"), outcomes)))
     return min(wrong, 1)
 
 

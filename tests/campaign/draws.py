@@ -16,11 +16,12 @@ from tests.campaign import sets
 
 EVERY = 7  # steps between checkpoints
 STEPS = 24
+LOGGED = 3  # steps between records
 BASE = (
     "--config=configs/quickstart.py",
     "--config.run.tensorboard=False",
     f"--config.run.steps={STEPS}",
-    "--config.run.log_every_steps=3",
+    f"--config.run.log_every_steps={LOGGED}",
     "--config.run.eval_every_epochs=0.5",
     f"--config.checkpoint.every_steps={EVERY}",
     f"--config.checkpoint.keep_every_steps={EVERY}",
@@ -69,6 +70,7 @@ class Draw:
       fine_tuned: whether it starts from the weights of another run.
       optimised: whether XLA optimises its programs, as for a user; compiling takes half the time without.
       fresh: whether each start is a new Python; else it is forked from one that has imported jax.
+      validations: the steps after which it is validated, known from its undisturbed run.
     """
 
     words: str
@@ -78,11 +80,12 @@ class Draw:
     fine_tuned: bool = False
     optimised: bool = True
     fresh: bool = dataclasses.field(default=False, compare=False)
+    validations: tuple[int, ...] = dataclasses.field(default=(), compare=False)
 
     @property
     def key(self) -> str:
         """A name for the folder of its reference."""
-        told = dataclasses.astuple(dataclasses.replace(self, fresh=False))
+        told = dataclasses.astuple(dataclasses.replace(self, fresh=False, validations=()))
         return hashlib.sha256(repr(told).encode()).hexdigest()[:12]
 
 
@@ -175,4 +178,6 @@ def reference(draw: Draw, folder: pathlib.Path) -> Reference:
             if any(code for _, code in ends):
                 raise RuntimeError(f"the undisturbed run of {draw} failed: {ends}")
             told.write_text(json.dumps({"words": draw.words, "seconds": time.monotonic() - began}))
+    validations = tuple(each["step"] for each in runs.records(place / "run") if each["kind"] == "val")
+    draw = dataclasses.replace(draw, validations=validations)
     return Reference(draw, place / "run", json.loads(told.read_text())["seconds"])

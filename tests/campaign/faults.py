@@ -72,7 +72,8 @@ def limited(what: int, values: tuple[int, ...], allowed: set[int]) -> Fault:
         for process in watched.processes:
             try:
                 limit = most + (_mapped(process.pid) if what == resource.RLIMIT_AS else 0)
-                resource.prlimit(process.pid, what, (limit, resource.RLIM_INFINITY))
+                _, hard = resource.prlimit(process.pid, what)  # of open files, the kernel refuses a higher one
+                resource.prlimit(process.pid, what, (limit, hard))
             except (OSError, ValueError, IndexError):  # it has ended
                 hit = False
         return Struck(watched, allowed, phase, hit, allowed is ABORTED, told={"limit": most})
@@ -86,26 +87,30 @@ def _mapped(process: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def vanished(draw: Draw, workdir: pathlib.Path, generator: random.Random) -> Struck:
-    """The workdir is gone from a random moment on, and comes back after the end of the start."""
-    phase, watched = generator.choice(PHASES), start(draw, workdir)
-    hit = watched.wait_for(phase, generator)
-    away = workdir.with_name(f"{workdir.name}-away")
-    hit = hit and workdir.exists()
-    if workdir.exists():
-        workdir.rename(away)
+def vanished(phases: tuple[str, ...] = PHASES) -> Fault:
+    """The workdir is gone from a random moment of a phase on, and comes back after the end of the start."""
 
-    def back() -> None:
-        if away.exists():
-            shutil.rmtree(workdir, ignore_errors=True)  # what the run made in its place
-            away.rename(workdir)
+    def strike(draw: Draw, workdir: pathlib.Path, generator: random.Random) -> Struck:
+        phase, watched = generator.choice(phases), start(draw, workdir)
+        hit = watched.wait_for(phase, generator)
+        away = workdir.with_name(f"{workdir.name}-away")
+        hit = hit and workdir.exists()
+        if workdir.exists():
+            workdir.rename(away)
 
-    return Struck(watched, REFUSED, phase, hit, undo=back)
+        def back() -> None:
+            if away.exists():
+                shutil.rmtree(workdir, ignore_errors=True)  # what the run made in its place
+                away.rename(workdir)
+
+        return Struck(watched, REFUSED, phase, hit, undo=back)
+
+    return strike
 
 
 def two_runs(draw: Draw, workdir: pathlib.Path, generator: random.Random) -> Struck:
     """A second run starts in the workdir while the first is under way: it is refused, and the first goes on."""
-    phase, watched = generator.choice(PHASES[1:7]), start(draw, workdir)
+    phase, watched = generator.choice(PHASES[1:8]), start(draw, workdir)
     hit = watched.wait_for(phase, generator)
     second = start(dataclasses.replace(draw, processes=1), workdir)
     codes, output, _ = second.end()
@@ -137,7 +142,8 @@ FAULTS: dict[str, Fault] = {
     "a limit on the size of files": limited(resource.RLIMIT_FSIZE, (0, 2_000, 20_000), REFUSED),
     "no more open files": limited(resource.RLIMIT_NOFILE, (3, 8, 24), REFUSED),
     "no more memory": limited(resource.RLIMIT_AS, (0, 1 << 20, 64 << 20), ABORTED),
-    "a workdir that vanishes": vanished,
+    "a workdir that vanishes": vanished(),
+    "a workdir that vanishes in a save": vanished(("save",)),
     "a damaged file": damages.damaged,
     "two runs in one workdir": two_runs,
     "other devices": other_devices,

@@ -94,7 +94,7 @@ def cut_link(draw: Draw, workdir: pathlib.Path, generator: random.Random) -> Str
         return Struck(start(draw, workdir), STOPPED, "", hit=False)
     phase, seconds = generator.choice(PHASES), generator.choice((1.0, 3.0, 3600.0, 3600.0))
     with _two_hosts() as hosts:
-        watched = Watched(_on(hosts, draw, workdir), workdir)
+        watched = Watched(_on(hosts, draw, workdir), workdir, draw.validations)
         hit = watched.wait_for(phase, generator)
         hosts.link(2, "down")
         healed = time.monotonic() + seconds

@@ -7,16 +7,23 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tests.campaign import speed
 from tests.campaign.draws import EVERY, STEPS
 from tests.campaign.ends import NEAR
+from tests.campaign.kept import EARLIER
 from tests.campaign.watched import PHASES
 
 DAMAGED = "a damaged file"
 HEAD = ("fault", "struck in time", "too late", "went on by itself", "refused in one line", "wrong")
 
 
-def page(outcomes: Sequence[dict[str, Any]]) -> str:
-    """The page, in Markdown; of a trial that was made again, the last outcome counts."""
+def page(outcomes: Sequence[dict[str, Any]], earlier: Sequence[dict[str, Any]] = ()) -> str:
+    """The page, in Markdown; of a trial that was made again, the last outcome counts.
+
+    Args:
+      outcomes: of trials.
+      earlier: counts of pages whose outcomes were not kept (`tests.campaign.kept`).
+    """
     last = {(outcome["seed"], outcome["number"]): outcome for outcome in outcomes}
     mended = [each for each in outcomes if each["wrong"] and not last[each["seed"], each["number"]]["wrong"]]
     outcomes = list(last.values())
@@ -30,6 +37,7 @@ def page(outcomes: Sequence[dict[str, Any]]) -> str:
     lines = [
         "# Faults",
         "",
+        *_earlier(earlier, len(struck), len(outcomes)),
         f"{len(struck)} faults struck {len(outcomes) - sweeps} runs of {STEPS} steps with a checkpoint every {EVERY}, "
         f"and {sweeps} sweeps of three runs by two workers or as a population, drawn at random (seeds {seeds}). "
         f"{len(outcomes) - len(wrong) - moved} ended with the bits of the undisturbed one, and {moved} that went on "
@@ -39,29 +47,34 @@ def page(outcomes: Sequence[dict[str, Any]]) -> str:
         f"Each start of {fresh} of the runs was a new Python, also where a clock jumps or a link is cut. The other "
         "processes were forked from one that had imported jax and initialised nothing.",
         "",
-        *_table(outcomes),
+        *_table(outcomes, earlier),
         "",
-        *_phases(struck),
+        *_phases(struck, earlier),
         "",
-        *_times(outcomes),
+        *_times(outcomes, earlier),
         "",
         f"Made by {made} on {platform.machine()}, {os.cpu_count()} cores. How, and what is compared: "
         "[Reliability](../docs/reliability.md).",
     ]
     if took := [outcome["seconds"] for outcome in outcomes if "seconds" in outcome]:
-        lines[2] += f" A fault took {sum(took) / max(1, len(struck)):.0f} s, undisturbed runs and compiling included."
-    slow = [outcome | {"wrong": outcome["slow"]} for outcome in outcomes if outcome.get("slow")]
+        each = sum(took) / max(1, len(struck))
+        lines[2 + 2 * bool(earlier)] += f" A fault took {each:.0f} s, undisturbed runs and compiling included."
+    slow = [outcome | {"wrong": outcome["slow"] + _load(outcome)} for outcome in outcomes if outcome.get("slow")]
     for title, those in (
         ("What went wrong", wrong),
         ("What was too slow", slow),
         ("What went wrong, was mended, and did not come again", mended),
     ):
-        lines += ["", f"## {title}", ""] if those else []
+        before = [line for each in earlier for line in each["mended"]] if those is mended else []
+        lines += ["", f"## {title}", ""] if those or before else []
+        lines += before
         for outcome in those:
             kinds = ", ".join(fault["fault"] for fault in outcome["faults"])
             shapes = last[outcome["seed"], outcome["number"]].get("shapes", 8)
             place = f"`--seed={outcome['seed']} --shapes={shapes} --only={outcome['number']}`"
             lines.append(f"- {place}: {outcome['run']}; {kinds}: {' '.join(outcome['wrong'].split())}")
+    for each in earlier:
+        lines += ["", "## Earlier campaigns", "", each[EARLIER]]
     return "\n".join(lines) + "\n"
 
 
@@ -71,12 +84,26 @@ def _command(outcome: dict[str, Any]) -> str:
     return outcome.get("command", again)
 
 
+def _load(outcome: dict[str, Any]) -> str:
+    """What else the machine had to do during a trial, for the reader of what was too slow."""
+    return f" (load average of the machine: {outcome['load']:g})" if "load" in outcome else ""
+
+
 def _moved(outcome: dict[str, Any]) -> bool:
     """Whether a run went on with other devices, of which the records alone are compared (`ends.differs`)."""
-    return any(fault["fault"] == "other devices" for fault in outcome["faults"])
+    return "devices" in outcome or any(fault["fault"] == "other devices" for fault in outcome["faults"])
 
 
-def _table(outcomes: Iterable[dict[str, Any]]) -> Iterable[str]:
+def _earlier(earlier: Sequence[dict[str, Any]], struck: int, trials: int) -> Iterable[str]:
+    """The sum of all, where there are counts of earlier pages."""
+    if earlier:
+        faults = struck + sum(each["struck"] for each in earlier)
+        trials += sum(each["trials"] for each in earlier)
+        yield f"All campaigns so far: {faults} faults in {trials} runs and sweeps, which the tables hold. The newest:"
+        yield ""
+
+
+def _table(outcomes: Iterable[dict[str, Any]], earlier: Iterable[dict[str, Any]]) -> Iterable[str]:
     """One line for each kind of fault; a wrong end counts for the last fault of its run."""
     counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for outcome in outcomes:
@@ -84,6 +111,11 @@ def _table(outcomes: Iterable[dict[str, Any]]) -> Iterable[str]:
             what = "too late" if not fault["hit"] else "refused" if fault["refused"] else "went on"
             counts[fault["fault"]][what] += 1
         counts[outcome["faults"][-1]["fault"]]["wrong"] += bool(outcome["wrong"])
+    for each in earlier:
+        for kind, found in each["faults"].items():
+            counts[kind] += collections.Counter(
+                dict(zip(("too late", "went on", "refused", "wrong"), found, strict=True))
+            )
     yield f"| {' | '.join(HEAD)} |"
     yield "|---|" + "---:|" * (len(HEAD) - 1)
     for kind in sorted(counts):
@@ -92,20 +124,22 @@ def _table(outcomes: Iterable[dict[str, Any]]) -> Iterable[str]:
         yield f"| {kind} | {' | '.join(map(str, cells))} |"
 
 
-def _phases(struck: Iterable[dict[str, Any]]) -> Iterable[str]:
+def _phases(struck: Iterable[dict[str, Any]], earlier: Iterable[dict[str, Any]]) -> Iterable[str]:
     """How many faults struck in each phase of a run."""
     counts = collections.Counter(fault.get("phase") for fault in struck)
+    for each in earlier:
+        counts.update(each["phases"])
     yield f"| {' | '.join(['phase', *PHASES])} |"
     yield "|---|" + "---:|" * len(PHASES)
     yield f"| faults | {' | '.join(str(counts[phase]) for phase in PHASES)} |"
 
 
-def _times(outcomes: Iterable[dict[str, Any]]) -> Iterable[str]:
+def _times(outcomes: Sequence[dict[str, Any]], earlier: Iterable[dict[str, Any]]) -> Iterable[str]:
     """Steps repeated, and seconds of stops and restarts."""
     starts = [start for outcome in outcomes for start in (*outcome["faults"], *outcome.get("restarts", []))]
     stops = [start["seconds"] for start in starts if start.get("fault") == "SIGTERM" and 75 in start["codes"]]
-    yield "| | runs | median | most |"
-    yield "|---|---:|---:|---:|"
+    yield "| | runs | median | most | limit |"
+    yield "|---|---:|---:|---:|---:|"
     repeated = {
         damaged: [
             start["repeated"]
@@ -114,16 +148,25 @@ def _times(outcomes: Iterable[dict[str, Any]]) -> Iterable[str]:
         ]
         for damaged in (False, True)
     }
-    for what, values in (
-        ("steps of work repeated by a restart", repeated[False]),
-        ("the same after a file was damaged or lost, from the checkpoint before it", repeated[True]),
-        ("seconds from SIGTERM to the exit", stops),
+    for what, values, limit in (
+        ("steps of work repeated by a restart", repeated[False], f"{2 * EVERY}"),
+        ("the same after a file was damaged or lost, from the checkpoint before it", repeated[True], ""),
+        ("seconds from SIGTERM to the exit", stops, f"{speed.STOP:g}"),
         (
             "seconds from a first start to its first step",
             [start["ready first"] for start in starts if "ready first" in start],
+            "",
         ),
-        ("seconds from a restart to its first step", [start["ready"] for start in starts if "ready" in start]),
-        ("seconds of a warm start of the same runs", [each["warm"] for each in outcomes if each.get("warm")]),
+        ("seconds from a restart to its first step", [start["ready"] for start in starts if "ready" in start], ""),
+        ("seconds of a warm start of the same runs", [each["warm"] for each in outcomes if each.get("warm")], ""),
+        (
+            "slowest restart of a run after a signal, in warm starts of that run",
+            [round(speed.slowest_restart(each) / each["warm"], 2) for each in outcomes if each.get("warm")],
+            f"{speed.TIMES:g}",
+        ),
     ):
         if values:
-            yield f"| {what} | {len(values)} | {statistics.median(values):g} | {max(values):g} |"
+            yield f"| {what} | {len(values)} | {statistics.median(values):g} | {max(values):g} | {limit} |"
+    for each in earlier:
+        for what, number, median, most in each["times"]:
+            yield f"| {what} (earlier) | {number} | {median:g} | {most:g} | |"

@@ -51,6 +51,14 @@ def warm(draw: Draw, undisturbed: pathlib.Path, again: bool = False) -> float:
         return max(seen)
 
 
+def slowest_restart(outcome: dict[str, Any]) -> float:
+    """Seconds of the slowest restart after a signal, to its first step; 0: there is none that can be compared."""
+    if "devices" in outcome or any(fault["fault"] == "other devices" for fault in outcome["faults"]):
+        return 0.0
+    those = [fault for fault in outcome["faults"] if fault["fault"] in SIGNALS] + outcome.get("restarts", [])
+    return max((each["ready"] for each in those if "ready" in each), default=0.0)
+
+
 def slow(outcome: dict[str, Any], draw: Draw, undisturbed: pathlib.Path) -> str:
     """What took too long in a trial, in a few words; empty: nothing.
 
@@ -60,10 +68,7 @@ def slow(outcome: dict[str, Any], draw: Draw, undisturbed: pathlib.Path) -> str:
     for fault in outcome["faults"]:
         if fault["fault"] == "SIGTERM" and fault["hit"] and fault["seconds"] > STOP:
             return f"{fault['seconds']:g} s from SIGTERM to the exit, of {STOP:g}"
-    if any(fault["fault"] == "other devices" for fault in outcome["faults"]):
-        return ""
-    those = [fault for fault in outcome["faults"] if fault["fault"] in SIGNALS] + outcome.get("restarts", [])
-    slowest = max((each["ready"] for each in those if "ready" in each), default=0.0)
+    slowest = slowest_restart(outcome)
     outcome["warm"] = warm(draw, undisturbed) if slowest else None
     if slowest and slowest > TIMES * outcome["warm"]:
         outcome["warm"] = warm(draw, undisturbed, again=True)

@@ -43,4 +43,4 @@ Fault = Callable[[Draw, pathlib.Path, random.Random], Struck]
 
 def start(draw: Draw, workdir: pathlib.Path, devices: int = 0, **environment: str) -> Watched:
     """A start of a run, watched."""
-    return Watched(draws.start(draw, workdir, devices, **environment), workdir)
+    return Watched(draws.start(draw, workdir, devices, **environment), workdir, draw.validations)

@@ -15,11 +15,12 @@ from tests.campaign.draws import EVERY
 from tests.campaign.struck import start
 from tests.campaign.watched import Watched
 
-SWEEPS = 0.06  # part of the trials that are sweeps
+SWEEPS = 0.1  # part of the trials that are sweeps
 FRESH = (
     0.05  # part of the trials whose starts are each a new Python; the others are forked from one that has imported jax
 )
 IN_A_ROW = (1, 2, 4, 6, 8, 10)  # faults that strike a run one after the other, unless it ends before
+MOVED = 0.08  # part of the trials in which each start has another number of devices than the one before
 STARTS = 4  # after the last fault, a run must end within so many
 DISK = "48m"  # of the workdir, where the disk becomes full
 
@@ -42,21 +43,32 @@ def trial(seed: int, number: int, folder: pathlib.Path, kinds: tuple[str, ...], 
     outcome: dict[str, Any] = {"seed": seed, "number": number, "run": draw.words, "faults": [], "wrong": ""}
     outcome |= {"fresh": fresh}
     of_run = dataclasses.replace(reference.draw, fresh=fresh)
+    if random.Random(f"{seed}-{number}-devices").random() < MOVED:
+        outcome["devices"] = []
     with _folder(place, mounted=bool(set(drawn) & set(machines.MOUNTED))) as workdir:
         for kind in drawn:
-            told = _strike(kind, of_run, workdir, generator)
+            told = _strike(kind, _next(of_run, outcome), workdir, generator)
             outcome["faults"].append(told)
             if told["wrong"] or set(told["codes"]) == {0}:
                 break
         wrong = told["wrong"]
         if not wrong:
-            moved = any(told["fault"] == "other devices" for told in outcome["faults"])
+            moved = "devices" in outcome or any(told["fault"] == "other devices" for told in outcome["faults"])
             wrong = _finish(of_run, reference.folder, workdir, outcome, moved)
         outcome["wrong"] = wrong
         outcome["slow"] = "" if wrong else speed.slow(outcome, of_run, reference.folder)
         if wrong:
             shutil.copytree(workdir, folder / f"wrong-{seed}-{number}", dirs_exist_ok=True)
     return outcome
+
+
+def _next(draw: draws.Draw, outcome: dict[str, Any]) -> draws.Draw:
+    """The run with the devices of its next start, which the outcome tells if they change."""
+    if (seen := outcome.get("devices")) is None:
+        return draw
+    places = (*faults.others(draw.devices), draw.devices)
+    seen.append(places[len(seen) % len(places)])
+    return dataclasses.replace(draw, devices=seen[-1])
 
 
 def _strike(kind: str, draw: draws.Draw, workdir: pathlib.Path, generator: random.Random) -> dict[str, Any]:
@@ -95,7 +107,7 @@ def _finish(
 ) -> str:
     """Start a run until it ends; what is wrong with its end, in a few words."""
     for _ in range(STARTS):
-        watched = start(draw, workdir)
+        watched = start(_next(draw, outcome), workdir)
         codes, output, _ = watched.end()
         if wrong := ends.complaint(codes, output, {0, 75}):
             outcome["output"] = output[-3000:]

@@ -7,25 +7,34 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 
-from tests.campaign.draws import STEPS
+from tests.campaign.draws import LOGGED, STEPS
 
 LIMIT = 300.0  # seconds after which a start hangs
 
 # What each phase is told by: a word of the output, or a sight of the workdir (below).
 WORDS = {"start": "", "data": "jaxcnn: reading", "compile": "loader ", "first step": "compiled in"}
-SIGHTS = ("train", "save", "final evaluation", "report")
+SIGHTS = ("train", "validate", "save", "final evaluation", "report")
 PHASES = (*WORDS, *SIGHTS)
 # Seconds of each phase, within which a moment is drawn.
-LENGTHS = {"start": 1.0, "data": 0.3, "compile": 2.0, "first step": 0.5, "train": 0.3, "save": 0.02,
-           "final evaluation": 0.3, "report": 0.05}  # fmt: skip
+LENGTHS = {"start": 1.0, "data": 0.3, "compile": 2.0, "first step": 0.5, "train": 0.3,
+           "validate": 0.1, "save": 0.02, "final evaluation": 0.3, "report": 0.05}  # fmt: skip
 
 
 class Watched:
-    """Processes with their outputs, which are read all the time."""
+    """Processes with their outputs, which are read all the time.
 
-    def __init__(self, processes: list[subprocess.Popen], workdir: pathlib.Path) -> None:
-        self.processes, self.workdir = processes, workdir
+    Args:
+      processes: of one start.
+      workdir: of the run.
+      validations: the steps after which it is validated.
+    """
+
+    def __init__(
+        self, processes: list[subprocess.Popen], workdir: pathlib.Path, validations: Sequence[int] = ()
+    ) -> None:
+        self.processes, self.workdir, self._validations = processes, workdir, validations
         self.began = time.monotonic()
         self.before = logged(workdir)
         self._lines: list[list[tuple[float, str]]] = [[] for _ in processes]
@@ -61,10 +70,18 @@ class Watched:
             return any(self.workdir.glob("checkpoints/*tmp*"))
         if phase == "report":
             return (self.workdir / "test.json").exists()
-        steps = logged(self.workdir)
+        seen = recorded(self.workdir)
+        if phase == "validate":
+            return self._validates(seen)
         if phase == "final evaluation":
-            return steps[-1:] == [STEPS]
-        return len(steps) >= len(self.before) + records
+            return seen[-1:] == [("val" if STEPS in self._validations else "train", STEPS)]
+        return len(seen) >= len(self.before) + records
+
+    def _validates(self, seen: list[tuple[str, int]]) -> bool:
+        """Whether the last record of training before a validation is there, but not that of the validation."""
+        validated = max((step for kind, step in seen if kind == "val"), default=0)
+        due = next((step for step in self._validations if step > validated), None)
+        return due is not None and seen[-1:] == [("train", due - due % LOGGED)]
 
     def wait_for(self, phase: str, generator: random.Random) -> bool:
         """Wait for a random moment of a phase; return whether the run is still under way."""
@@ -100,8 +117,13 @@ class Watched:
 
 def logged(workdir: pathlib.Path) -> list[int]:
     """The steps of the whole lines of `metrics.jsonl`."""
+    return [step for _, step in recorded(workdir)]
+
+
+def recorded(workdir: pathlib.Path) -> list[tuple[str, int]]:
+    """The kinds and steps of the whole lines of `metrics.jsonl`."""
     try:
         lines = (workdir / "metrics.jsonl").read_bytes().split(b"\n")[:-1]
-        return [json.loads(line)["step"] for line in lines]
+        return [(found.get("kind", ""), found["step"]) for found in map(json.loads, lines)]
     except (OSError, ValueError, KeyError, TypeError):
         return []
