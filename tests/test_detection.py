@@ -318,7 +318,7 @@ WRONG = [
     ({"augment": {"policy": "randaugment"}}, "config.augment.policy does not move boxes"),
     ({"augment": {"crop": "reflect"}}, "repeats objects without boxes"),
     ({"augment": {"scale_jitter": (0.1, 2.0), "zoom": 0.5}}, "draws the size of images; leave out config.augment.zoom"),
-    ({"augment": {"scale_jitter": (0.05, 2.0)}}, "must be two rising factors from 0.1 to 4, such as (0.1, 2.0)"),
+    ({"augment": {"scale_jitter": (0.05, 2.0)}}, "must be two rising factors from 0.1 to 4"),
     ({"optim": {"label_smoothing": 0.1}}, "config.optim.label_smoothing is for one answer for each image"),
     ({"run": {"tta": "flip"}}, "config.run.tta is for one answer for each image"),
     ({"task": {"name": "classification"}}, "answers boxes; set config.task.name='detection'"),
