@@ -93,10 +93,10 @@ def groups(folder, devices=1, loader="resident"):
         "model": {"name": "yolo_cnn", "width": 1 / 32},
         "task": {"name": "detection", "most_boxes": 4, "most_found": 20},
         "data": {
-            **{"source": f"coco:{folder}", "train_split": "train[:40]", "test_split": "train[40:]", "loader": loader},
-            **{"image_size": SIDE, "resize": "pad", "protocol": "full"},
+            **{"source": f"coco:{folder}", "test_split": "", "protocol": "full", "loader": loader},
+            **{"image_size": SIDE, "resize": "pad"},
         },
-        "augment": {"flip": "random", "shapes": SHAPES},
+        "augment": {"flip": "random", "shapes": SHAPES[:1]},
         "optim": {"name": "adamw", "learning_rate": 0.01},
         "run": {"steps": 4, "tensorboard": False, "curves": False, "log_every_steps": 1},
         "parallel": {"devices": devices},

@@ -108,8 +108,8 @@ def backbone_of(model: Model) -> Model | None:
     name = BACKBONES.get(model.name)
     if name is None:
         return None
-    of_heads = {"class_agnostic": Model.class_agnostic, "box_bins": Model.box_bins}
-    return dataclasses.replace(model, name=name, form="imagenet", **of_heads)
+    plain = dataclasses.replace(model, class_agnostic=Model.class_agnostic, box_bins=Model.box_bins)
+    return dataclasses.replace(plain, name=name, form="imagenet")
 
 
 def differing(model: Model, norm: Norm, there: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def example_index(
     whole = np.arange(WINDOW * global_batch_size, dtype=np.uint32)
     index = _index_at(seed, _place(window * WINDOW, xp.asarray(whole), global_batch_size, xp), examples, xp)
     kind = xp.asarray(kinds)[index]
-    by_kind = xp.argsort(kind, stable=True)
+    by_kind = jnp.argsort(kind, stable=True) if xp is jnp else np.argsort(kind, kind="stable")
     return index[by_kind[slot * xp.uint32(global_batch_size) + xp.asarray(position).astype(xp.uint32)]]
 
 
