@@ -211,9 +211,7 @@ def impossible_agnostic(model: Model) -> list[str]:
 def impossible_bins(model: Model) -> list[str]:
     """The mistake in `model.box_bins` of one of our networks that reads it, as one line."""
     if model.name in ONE_STAGE and model.box_bins == 1:
-        return [
-            "config.model.box_bins=1 is one place for a side, so nothing can be learnt; use 17, or 0 for one number"
-        ]
+        return ["config.model.box_bins=1 is a single place for a side; set it to 17, or to 0 for one number"]
     return []
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float32, Int32
 from jaxcnn.data.batch import Batch
 from jaxcnn.tasks.moving import COORDINATE_BITS, Movable, Move
 
-Shape = tuple[int, int]  # height and width
+Shape = tuple[int, ...]  # height and width
 
 
 def fitting(frame: Float32[Any, "n 4"], shapes: tuple[Shape, ...], side: int) -> Bool[Any, "n s1"]:
@@ -48,5 +48,5 @@ def cropped(targets: Movable, batch: Batch, shape: Shape) -> Batch:
     one = 1 << COORDINATE_BITS
     matrix = jnp.array([[one, 0, left * one], [0, one, top * one]], jnp.int32)
     move = Move(jnp.ones(2, jnp.float32), jnp.array([-left, -top], jnp.float32), matrix)
-    target = jax.vmap(targets.moved, in_axes=(0, None, None))(batch.target, move, shape)
+    target = jax.vmap(targets.moved, in_axes=(0, None, None))(batch.target, move, (height, width))
     return dataclasses.replace(batch, image=batch.image[:, top : top + height, left : left + width], target=target)
