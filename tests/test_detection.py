@@ -59,6 +59,18 @@ def augmented(config, count, first=0, box=(20, 10, 40, 30)):
     return np.asarray(made.image)[..., 0], jax.device_get(made.target)
 
 
+def test_large_scale_jitter_draws_factors_up_to_twenty_times_apart_and_boxes_follow():
+    config = configs.Augment(normalize=False, scale_jitter=(0.1, 2.0))
+    images, target = augmented(config, 96, box=(8, 8, 56, 40))
+    factors = target["frame"][:, 0]
+    assert factors.min() < 0.2 and factors.max() > 1.8 and abs(np.mean(factors) - 1.05) < 0.2
+    for image, box, frame in zip(images, target["boxes"][:, 0], target["frame"], strict=True):
+        # A pixel is white if its centre falls into the box; the matrix has 16 bits after the point.
+        assert np.abs(np.array(extent(image)) - box).max() <= 0.5 + 64 * 2**-15
+        whole = np.array([8, 8, 56, 40]) * frame[0] + np.tile(frame[2:], 2)
+        np.testing.assert_allclose(box, np.clip(whole, 0, [64, 48, 64, 48]), atol=1e-2)
+
+
 def extent(image):
     rows, columns = np.nonzero(image > 0.5)
     return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
@@ -305,6 +317,8 @@ WRONG = [
     ({"augment": {"mixup": 0.2}}, "config.augment.mixup does not move boxes"),
     ({"augment": {"policy": "randaugment"}}, "config.augment.policy does not move boxes"),
     ({"augment": {"crop": "reflect"}}, "repeats objects without boxes"),
+    ({"augment": {"scale_jitter": (0.1, 2.0), "zoom": 0.5}}, "draws the size of images; leave out config.augment.zoom"),
+    ({"augment": {"scale_jitter": (0.05, 2.0)}}, "must be two rising factors from 0.1 to 4"),
     ({"optim": {"label_smoothing": 0.1}}, "config.optim.label_smoothing is for one answer for each image"),
     ({"run": {"tta": "flip"}}, "config.run.tta is for one answer for each image"),
     ({"task": {"name": "classification"}}, "answers boxes; set config.task.name='detection'"),

@@ -1,6 +1,7 @@
 """The doctor finds what spoils a data set."""
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -134,3 +135,23 @@ def test_the_command_prints_tables_and_ends_with_the_exit_code(photos):
     assert code == 2 and "fail images of val in train: 1 of 25; remove them" in output
     code, output = runs.run("--data", module="jaxcnn.doctor")
     assert (code, output) == (2, output) and "--data needs --config" in output
+
+
+def test_faults_are_named_also_where_they_leave_no_box_for_training(tmp_path):
+    scene(1).save(tmp_path / "a.png")
+    boxes = [[4, 4, 0, 8], [40, 4, 8, 8], [4, 4, 8, 8]]
+    annotations = [
+        {"id": number, "image_id": 1, "category_id": 1 + number // 2, "bbox": box} for number, box in enumerate(boxes)
+    ]
+    tree = {
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "cell"}],
+    }
+    (tmp_path / "instances_train.json").write_text(json.dumps(tree))
+    data = Data(source=f"coco:{tmp_path}", test_split="", protocol="full", image_size=32, resize="pad")
+    findings = examine(data, Task(name="detection"))
+    wrong = {result.name: result for result in findings.results}
+    assert "has no box: nothing can be learnt" in wrong["data"].found and findings.exit_code == 2
+    faults = wrong["bad annotations"].examples
+    assert len(faults) == 3 and "has an empty box" in " ".join(faults) and "outside the image" in " ".join(faults)

@@ -1,6 +1,7 @@
 """Instances: masks come from every form of an outline, move with boxes, are pasted and judged as by COCO's own code."""
 
 import json
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,10 +13,11 @@ from jaxcnn.config import ConfigError, UserError
 from jaxcnn.data import instance_masks, memory
 from jaxcnn.data.source import open_splits
 from jaxcnn.doctor import data as doctor
-from jaxcnn.tasks import box_records, by_name, kept, run_length
-from jaxcnn.tasks.instances import Instances
+from jaxcnn.tasks import box_records, by_name, found_instances, kept, run_length
+from jaxcnn.tasks.instances import MASK_OUTPUTS, Instances
 from jaxcnn.tasks.moving import Move
 from jaxcnn.tasks.pasting import from_grid, pasted
+from jaxcnn.train import predict
 
 SIDE = 32
 TASK = configs.Task(name="instances", most_boxes=4, most_found=8, mask_side=SIDE)
@@ -309,6 +311,22 @@ def test_the_figures_of_masks_are_those_of_cocos_code_for_masks_in_the_image(tmp
     assert figures["mask_ap50"] == pytest.approx(judged.stats[1], abs=1e-12) and 0 < figures["mask_ap"] < 0.9
     assert figures["ap"] > 0 and figures["ap"] != figures["mask_ap"]
     assert "masks: AP" in task.evaluation.describe({**figures, "loss": 0.0})[0]
+
+
+def test_the_mask_of_an_answer_is_painted_in_the_stored_image():
+    finds = by_name.make(TASK, 2, sides=(32, 32), network="mask_rcnn_cnn").evaluation
+    rows = np.zeros((1, 2, found_instances.BOX_COLUMNS + MASK_OUTPUTS**2), np.float32)
+    grid = np.random.default_rng(0).uniform(size=(MASK_OUTPUTS, MASK_OUTPUTS)).astype(np.float32)
+    rows[0, 0] = [4, 6, 20, 30, 0.9, 1, *grid.ravel()]
+    (answer,) = finds.answers(rows, ("a", "b"), None, {})
+    large = finds.in_stored(answer, np.array([0.5, 0.5, 0, 4], np.float32), (48, 64))
+    json.dumps(large)
+    (one,) = large["boxes"]
+    assert one["label"] == "b" and one["bbox"] == pytest.approx([8, 4, 32, 48])
+    assert np.array_equal(run_length.decode(one["segmentation"]), pasted(grid, np.array([8, 4, 40, 52]), (48, 64)))
+    network = SimpleNamespace(spec=SimpleNamespace(task=SimpleNamespace(finds=finds), image_shape=(32, 32, 3)))
+    given = predict.in_stored(network, finds.answers(rows, ("a", "b"), None, {})[0], None)["boxes"][0]
+    assert np.array_equal(run_length.decode(given["segmentation"]), pasted(grid, rows[0, 0, :4], (32, 32)))
 
 
 def test_the_faults_of_images_are_those_of_the_collection_for_the_figures(monkeypatch):

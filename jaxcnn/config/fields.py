@@ -105,6 +105,7 @@ class Augment:
     zoom: Annotated[NonNegative, AtMost(0.75)] = (
         0.0  # images drawn larger or smaller by a factor from [1 - x, 1 + x], at a random place; 0: off
     )
+    scale_jitter: tuple[float, ...] = ()  # as zoom, with factors from (lowest, highest), such as (0.1, 2.0); empty: off
     rotate: Annotated[NonNegative, AtMost(180.0)] = (
         0.0  # images turned about their centre by an angle drawn from [-x, x] degrees, black outside; 0: off
     )
@@ -131,11 +132,19 @@ class Augment:
     small_sides: tuple[int, ...] = ()  # progressive resizing: sides of the first training images, pixels
     small_until: tuple[float, ...] = ()  # each until this share of the run; then the size of evaluation
     sides: tuple[int, ...] = ()  # multi-scale training: each step draws the side of its images among these, pixels
+    shapes: tuple[
+        tuple[int, ...], ...
+    ] = ()  # boxes: (height, width) of batches of wide or tall images, multiples of 32
     normalize_by: Literal["auto", "own", "imagenet", "given"] = (
         "auto"  # own: those of the training split; auto: those that the weights of config.init came with, else own
     )
     mean: tuple[float, ...] = ()  # normalize_by="given": of each channel; 8- and 16-bit pixels count from 0 to 1
     std: tuple[float, ...] = ()  # the same
+
+    @property
+    def factors(self) -> tuple[float, ...]:
+        """The lowest and highest factor by which images are drawn larger or smaller; empty: they are not."""
+        return self.scale_jitter or ((1.0 - self.zoom, 1.0 + self.zoom) if self.zoom else ())
 
     @property
     def composes(self) -> bool:

@@ -43,6 +43,9 @@ class Model:
     class_agnostic: Literal["none", "boxes", "masks", "both"] = (
         "none"  # detectors of two stages: one box, or one mask, of an object whatever its class is, not one of each
     )
+    box_bins: Annotated[Count, AtMost(256)] = (
+        0  # one-stage detectors: bins of a distribution for each side of a box, such as 17, in strides; 0: one number
+    )
     dropout: Fraction = 0.0  # rate; at torchvision's places, else before the classifier
     dtype: Literal["float32", "bfloat16"] = "float32"  # type of computation; parameters stay float32
     zero_init_residual: bool = True  # the last BatchNorm scale of each residual block starts at 0

@@ -46,11 +46,12 @@ OPTIONS: dict[str, tuple[str, ...]] = {  # besides those
     **dict.fromkeys(("efficientnet_b0", "convnext_tiny"), ("form", "stochastic_depth")),
     **dict.fromkeys(INVERTED, ("form", "stochastic_depth", *ATTENTION)),
     **dict.fromkeys(SQUEEZENET, ("form", *ATTENTION)),
-    **dict.fromkeys(("yolo_cnn", "unet", "unet_small"), ()),
+    **dict.fromkeys(("unet", "unet_small"), ()),
     **dict.fromkeys(("faster_rcnn_cnn", "mask_rcnn_cnn"), ("class_agnostic",)),
-    **dict.fromkeys(("yolo_csp_s", "yolo_csp_m"), ()),
-    "yolo_mobilenet_v2": ("stochastic_depth",),
+    **dict.fromkeys(("yolo_cnn", "yolo_csp_s", "yolo_csp_m"), ("box_bins",)),
+    "yolo_mobilenet_v2": ("stochastic_depth", "box_bins"),
     **dict.fromkeys([name for name, backbone in BACKBONES.items() if backbone in RESNET], OF_BACKBONES),
+    **dict.fromkeys(("yolo_resnet18", "yolo_resnet50"), (*OF_BACKBONES, "box_bins")),
     **dict.fromkeys([name for name in TWO_STAGE if name in BACKBONES], (*OF_BACKBONES, "class_agnostic")),
     **dict.fromkeys(RESNET, (*OF_RESNET, *ATTENTION)),
     **dict.fromkeys(
@@ -107,7 +108,8 @@ def backbone_of(model: Model) -> Model | None:
     name = BACKBONES.get(model.name)
     if name is None:
         return None
-    return dataclasses.replace(model, name=name, form="imagenet", class_agnostic=Model.class_agnostic)
+    plain = dataclasses.replace(model, class_agnostic=Model.class_agnostic, box_bins=Model.box_bins)
+    return dataclasses.replace(plain, name=name, form="imagenet")
 
 
 def differing(model: Model, norm: Norm, there: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,6 +205,13 @@ def impossible_agnostic(model: Model) -> list[str]:
             f"config.model.class_agnostic={model.class_agnostic!r} is for {', '.join(INSTANCES)}; {model.name} has no "
             "masks, so only 'boxes'"
         ]
+    return []
+
+
+def impossible_bins(model: Model) -> list[str]:
+    """The mistake in `model.box_bins` of one of our networks that reads it, as one line."""
+    if model.name in ONE_STAGE and model.box_bins == 1:
+        return ["config.model.box_bins=1 is a single place for a side; set it to 17, or to 0 for one number"]
     return []
 
 

@@ -9,6 +9,9 @@ from jaxcnn.config.fields_of_networks import NETWORKS
 DETECTION, SEGMENTATION, INSTANCES = "detection", "segmentation", "instances"
 BY_PIXELS = ("mixup", "cutmix", "policy", "small_sides")  # augmentation that answers with places do not follow
 COMPOSED = ("mosaic", "mixup_boxes", "copy_paste")  # augmentation that makes an image of several
+LEAST_FACTOR, MOST_FACTOR = 0.1, 4.0  # of large-scale jitter
+STRIDE = 32  # pixels of the coarsest maps of a detector
+MOST_JITTERED = 3000  # pixels; places beyond it, at a tenth of the size, have more bits than an int32
 _DEFAULTS = {"task": Task, "optim": Optim, "data": Data, "run": Run}
 
 
@@ -75,7 +78,9 @@ def mistakes(config: Config) -> list[str]:
     name = config.task.name
     wrong = [line for other in KINDS if other != name for line in _of_another(config, other)]
     wrong += _of_composed(config)
+    wrong += _of_factors(config)
     wrong += _of_sides(config)
+    wrong += _of_shapes(config)
     return wrong + _of_own(config, name, KINDS[name]) if name in KINDS else wrong
 
 
@@ -99,6 +104,20 @@ def _of_composed(config: Config) -> list[str]:
     return wrong
 
 
+def _of_factors(config: Config) -> list[str]:
+    """What is wrong with the factors of large-scale jitter."""
+    factors, side = config.augment.scale_jitter, config.data.image_size
+    if not factors:
+        return []
+    ways = (
+        (len(factors) != 2 or not LEAST_FACTOR <= factors[0] < factors[-1] <= MOST_FACTOR,
+         f"must be two rising factors from {LEAST_FACTOR:g} to {MOST_FACTOR:g}, such as (0.1, 2.0)"),
+        (config.augment.zoom, "draws the size of images; leave out config.augment.zoom"),
+        (side > MOST_JITTERED, f"needs config.data.image_size of at most {MOST_JITTERED} pixels, not {side}"),
+    )  # fmt: skip
+    return [f"config.augment.scale_jitter={factors} {what}" for is_wrong, what in ways if is_wrong]
+
+
 def _of_sides(config: Config) -> list[str]:
     """Options that cannot be combined with `augment.sides`, from which each step draws the size of its images."""
     sides = config.augment.sides
@@ -114,6 +133,24 @@ def _of_sides(config: Config) -> list[str]:
         (config.task.teacher, "and config.task.teacher, which needs images of one size, exclude each other"),
     )
     return [f"config.augment.sides={sides} {what}" for is_wrong, what in ways if is_wrong]
+
+
+def _of_shapes(config: Config) -> list[str]:
+    """What does not go with batches of wide or tall images."""
+    shapes, side = config.augment.shapes, config.data.image_size
+    if not shapes:
+        return []
+    odd = [shape for shape in shapes if len(shape) != 2 or any(not 0 < each <= side or each % STRIDE for each in shape)]
+    ways = (
+        (config.task.name not in (DETECTION, INSTANCES),
+         f"is for config.task.name={DETECTION!r} or {INSTANCES!r}, not {config.task.name!r}"),
+        (config.data.resize != "pad" or not side or side % STRIDE,
+         f"needs config.data.resize='pad' and a config.data.image_size that is a multiple of {STRIDE}"),
+        (odd, f"must be pairs (height, width) of multiples of {STRIDE} up to config.data.image_size"),
+        (config.augment.sides or config.augment.small_sides, "excludes config.augment.sides and small_sides"),
+        (config.augment.flip == "alternating", "sorts examples across epochs; set config.augment.flip='random'"),
+    )  # fmt: skip
+    return [f"config.augment.shapes={shapes} {what}" for is_wrong, what in ways if is_wrong]
 
 
 def _of_another(config: Config, other: str) -> list[str]:

@@ -47,6 +47,7 @@ def _impossible(config: Config) -> list[str]:
         wrong += networks.impossible_attention(model)
         wrong += networks.impossible_stages(model)
         wrong += networks.impossible_agnostic(model)
+        wrong += networks.impossible_bins(model)
         wrong += networks.impossible_norm(model, norm)
         wrong += networks.impossible_channels(model)
         need(

@@ -13,7 +13,7 @@ import jaxcnn.config as config
 from jaxcnn.config import UserError
 from jaxcnn.data import boxes, files, instance_masks, label_maps
 from jaxcnn.data.boxes import Objects
-from jaxcnn.data.encoded import open_encoded, sizes_of
+from jaxcnn.data.encoded import Encoded, open_encoded, sizes_of
 from jaxcnn.data.examples import Examples, Source
 from jaxcnn.text import counted
 
@@ -117,7 +117,31 @@ def _open(
                 "to leave such images out"
             )
     encoded = files.encoded_files(title, root, paths, range(len(pictures)))
-    sizes = sizes_of(encoded, data)
+    return opened(encoded, pictures, classes, data, maps=maps, mask_side=mask_side, faults=faults)
+
+
+def opened(
+    encoded: Encoded,
+    pictures: Sequence[Picture],
+    classes: tuple[str, ...],
+    data: config.Data,
+    *,
+    maps: bool = False,
+    mask_side: int = 0,
+    faults: Sequence[str] = (),
+) -> Examples:
+    """The examples of encoded images and their annotations, which are checked.
+
+    Args:
+      encoded: the images; the label of each is the number of its picture.
+      pictures: their annotations.
+      classes, data, maps, mask_side: as for `source`.
+      faults: bad annotations that belong to no image.
+
+    Raises:
+      UserError: a bad annotation, with `data.on_error="raise"`, or images of several sizes that are not resized.
+    """
+    title, sizes = encoded.title, sizes_of(encoded, data)
     check_one_size(title, sizes, data)
     if data.image_size and data.resize == "crop" and not maps:
         raise UserError(f"config.data.resize='crop' would cut boxes of {title} off; set it to 'pad' (or 'stretch')")

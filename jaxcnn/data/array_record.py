@@ -1,6 +1,7 @@
 """ArrayRecord files, the second format that TensorFlow Datasets writes; records are read by number."""
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,20 +9,24 @@ import numpy as np
 from jaxtyping import Int64
 
 from jaxcnn.config import UserError
-from jaxcnn.data.tfrecord import Damaged, find_features
+from jaxcnn.data.tfrecord import Damaged, Found, Get, find_features
 
 
 def index_array_record(path: Path, image_key: str, label_key: str) -> Int64[np.ndarray, "n 3"]:
     """`index_shard` for an ArrayRecord file: record number, image length in bytes, label."""
-    rows = []
+    found = of_array_records(path, lambda get, start, end: find_features(get, start, end, image_key, label_key))
+    rows = [(number, length, label) for number, (_, length, label) in enumerate(found)]
+    return np.array(rows, np.int64).reshape(-1, 3)
+
+
+def of_array_records(path: Path, look: Callable[[Get, int, int], Found]) -> list[Found]:
+    """`of_records` for an ArrayRecord file."""
     reader = _reader(path)
     try:
-        for number in range(reader.num_records()):
-            _, length, label = _features(_record(reader, number), image_key, label_key)
-            rows.append((number, length, label))
+        records = (_record(reader, number) for number in range(reader.num_records()))
+        return [look(_within(record), 0, len(record)) for record in records]
     finally:
         _close(reader)
-    return np.array(rows, np.int64).reshape(-1, 3)
 
 
 class ArrayRecordFiles:
@@ -80,4 +85,8 @@ def _record(reader: Any, number: int) -> bytes:
 
 
 def _features(record: bytes, image_key: str, label_key: str) -> tuple[int, int, int]:
-    return find_features(lambda at, length: record[at : at + length], 0, len(record), image_key, label_key)
+    return find_features(_within(record), 0, len(record), image_key, label_key)
+
+
+def _within(record: bytes) -> Get:
+    return lambda at, length: record[at : at + length]

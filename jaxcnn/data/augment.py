@@ -183,7 +183,7 @@ def _moves(
         return Move.of_rotation(rotation_matrix(jax.random.fold_in(key, Draw.ROTATION), config.rotate, sides))
 
     def zoom(key: Key[Array, ""]) -> Move:
-        return Move.of_matrix(image_ops.zoom_matrix(jax.random.fold_in(key, Draw.ZOOM), config.zoom, sides))
+        return Move.of_matrix(image_ops.zoom_matrix(jax.random.fold_in(key, Draw.ZOOM), config.factors, sides))
 
     def crop_and_flip(key: Key[Array, ""], flipped: Bool[Array, ""]) -> Move:
         top = left = jnp.zeros((), jnp.int32)
@@ -195,7 +195,7 @@ def _moves(
 
     if config.rotate:
         yield jax.vmap(rotate)(keys)
-    if config.zoom:
+    if config.factors:
         yield jax.vmap(zoom)(keys)
     if config.crop != "none" or config.flip != "none":
         yield jax.vmap(crop_and_flip)(keys, flipped)
@@ -213,8 +213,8 @@ def _augment_one(
     sides = image.shape[0], image.shape[1]
     if config.rotate:
         image = linear(image, rotation_matrix(jax.random.fold_in(key, Draw.ROTATION), config.rotate, sides))
-    if config.zoom:
-        matrix = image_ops.zoom_matrix(jax.random.fold_in(key, Draw.ZOOM), config.zoom, sides)
+    if config.factors:
+        matrix = image_ops.zoom_matrix(jax.random.fold_in(key, Draw.ZOOM), config.factors, sides)
         image = image_ops.affine_nearest(image, matrix)
     if config.crop != "none":
         image = image_ops.random_crop(image, jax.random.fold_in(key, Draw.CROP), config.crop_padding, config.crop)

@@ -53,14 +53,14 @@ def crop_shift(key: Key[Array, ""], padding: int) -> Int32[Array, "2"]:
     return jax.random.randint(key, (2,), -padding, padding + 1)
 
 
-def zoom_matrix(key: Key[Array, ""], amount: float, sides: tuple[int, int]) -> Int32[Array, "2 3"]:
-    """The matrix of `affine_nearest` that enlarges or shrinks an image by a factor from [1 - amount, 1 + amount].
+def zoom_matrix(key: Key[Array, ""], factors: tuple[float, ...], sides: tuple[int, int]) -> Int32[Array, "2 3"]:
+    """The matrix of `affine_nearest` that enlarges or shrinks an image by a factor between the two `factors`.
 
     A smaller image lies anywhere within the `sides`, height and width; of a larger image any part is seen. Places are
     whole pixels, and all draws uniform.
     """
     by, place = jax.random.split(key)
-    inverse = (1 << COORDINATE_BITS + FACTOR_BITS) // _draw_fixed(by, 1.0 - amount, 1.0 + amount)
+    inverse = (1 << COORDINATE_BITS + FACTOR_BITS) // _draw_fixed(by, *factors)
     beyond = ((1 << COORDINATE_BITS) - inverse) >> 4
     room = jnp.array([(side * beyond) >> COORDINATE_BITS - 4 for side in sides[::-1]])
     start = jax.random.randint(place, (2,), jnp.minimum(room, 0), jnp.maximum(room, 0) + 1)

@@ -33,7 +33,7 @@ def open_masks(argument: str, data: config.Data) -> Source:
 
     The value of a map's pixel is the number of its class, and 255 is none (`segmentation.VOID`); in a split whose maps
     have only the values 0 and 255, 255 is class 1. Names of the classes, in the order of their numbers, are the lines
-    of a file `classes.txt`.
+    of a file `classes.txt` (or `labels.txt`, `class_names.txt`).
 
     Raises:
       UserError: no such folder, another layout, or an image without a map.

@@ -6,6 +6,10 @@ none is dropped, and a batch may cross the end of an epoch. The permutation is a
 applied repeatedly until the result is below N, as in bandwidth-optimal shuffling on GPUs (Mitchell et al. 2021, arXiv
 2106.06161). It is computed only for the places needed, on any device, and needs neither memory nor state.
 
+If batches have kinds (`augment.shapes`), the places of every `WINDOW` batches are sorted by the kind of their example,
+and these batches come in a drawn order. So nearly all batches have examples of one kind, and still none is dropped or
+seen twice; an example moves by less than `WINDOW` batches.
+
 All arithmetic is in uint32, so NumPy (stream loader) and JAX (resident loader) give the same integers.
 """
 
@@ -22,6 +26,8 @@ Words = UInt32[Any, " b"]
 
 ROUNDS = 12
 MAX_PLACES = 2**32
+WINDOW_BITS = 4
+WINDOW = 2**WINDOW_BITS  # batches whose examples are sorted together
 
 
 def storage_positions(global_batch_size: int, devices: int, microbatches: int = 1) -> Int32[np.ndarray, "d b"]:
@@ -35,7 +41,7 @@ def storage_positions(global_batch_size: int, devices: int, microbatches: int = 
 
 
 def example_index(
-    seed: Scalar, step: Scalar, position: Positions, global_batch_size: int, examples: int
+    seed: Scalar, step: Scalar, position: Positions, global_batch_size: int, examples: int, kinds: Any = None
 ) -> Int32[Any, " b"]:
     """Index, in the split, of the example at `position` of batch `step`.
 
@@ -45,13 +51,27 @@ def example_index(
       position: positions in the global batch.
       global_batch_size: B.
       examples: N, the size of the split.
+      kinds: the kind of each example, integers [N]; None if batches have none.
 
     Returns:
       Indices in [0, N): a JAX array if any argument is one, else a NumPy array.
     """
     xp: Any = jnp if any(isinstance(x, jax.Array) for x in (seed, step, position)) else np
+    if kinds is None:
+        return _index_at(seed, _place(step, position, global_batch_size, xp), examples, xp)
+    window = xp.asarray(step).astype(xp.uint32) // xp.uint32(WINDOW)
+    key = _mix(_mix(xp.asarray(seed).astype(xp.uint32).reshape(1) ^ xp.uint32(0xBB67AE85)) + window)
+    slot = _feistel(xp.asarray(step).astype(xp.uint32).reshape(1) % xp.uint32(WINDOW), key, WINDOW_BITS, xp)
+    whole = np.arange(WINDOW * global_batch_size, dtype=np.uint32)
+    index = _index_at(seed, _place(window * WINDOW, xp.asarray(whole), global_batch_size, xp), examples, xp)
+    kind = xp.asarray(kinds)[index]
+    by_kind = jnp.argsort(kind, stable=True) if xp is jnp else np.argsort(kind, kind="stable")
+    return index[by_kind[slot * xp.uint32(global_batch_size) + xp.asarray(position).astype(xp.uint32)]]
+
+
+def _index_at(seed: Scalar, place: Words, examples: int, xp: Any) -> Int32[Any, " b"]:
+    """The index of the example at each place of the endless sequence."""
     uint32 = xp.uint32
-    place = _place(step, position, global_batch_size, xp)
     epoch, rank = place // uint32(examples), place % uint32(examples)
     key = _mix(_mix(xp.asarray(seed).astype(uint32).reshape(1) ^ uint32(0x6A09E667)) + epoch * uint32(0x9E3779B9))
     bits = max(2, (examples - 1).bit_length())

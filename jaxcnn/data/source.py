@@ -46,6 +46,7 @@ OF_TASK: dict[str, Callable[[str, config.Data, config.Task], Source]] = {
     "csv": lambda argument, data, task: open_manifest(argument, data, task.name),
     "coco": open_coco,
     "shapes": open_shapes,
+    "tfds": open_tfds,
     memory.KIND: memory.open_arrays,
 }
 OF_OUTLINES = ("segmentation", "instances")  # tasks that need outlines
@@ -116,7 +117,7 @@ def open_splits(data: config.Data, task: config.Task = config.Task()) -> Splits:
         training example, a weight of a class that does not exist, labels out of range, images that differ in shape, and
         errors of the source itself.
     """
-    source = automatic.divided(_open_source(data, task), data)
+    source = automatic.divided(open_source(data, task), data)
     source, notes = class_names.given(source, task)
     kind = by_name.targets(task, len(source.class_names))
     cutter = _Cutter(source, kind, data)
@@ -164,7 +165,8 @@ def open_splits(data: config.Data, task: config.Task = config.Task()) -> Splits:
     return Splits(train, val, test, source.class_names, kind, tuple(notes), cutter.opened, own_val, data.group)
 
 
-def _open_source(data: config.Data, task: config.Task) -> Source:
+def open_source(data: config.Data, task: config.Task) -> Source:
+    """The set that `data.source` names, before it is cut. Raises UserError."""
     kind, _, argument = data.source.partition(":")
     if kind not in SOURCES:
         if (source := open_own(data, task)) is not None:

@@ -8,7 +8,7 @@ import numpy as np
 
 import jaxcnn.config as config
 from jaxcnn.config import UserError
-from jaxcnn.data import cache
+from jaxcnn.data import cache, tfds_boxes
 from jaxcnn.data.array_record import ArrayRecordFiles, index_array_record
 from jaxcnn.data.encoded import Encoded, open_encoded
 from jaxcnn.data.examples import Examples, Source
@@ -33,26 +33,33 @@ class _Set:
     channels: int
     class_names: tuple[str, ...]
     file_format: str
+    crowd_key: str  # of boxes that do not count; empty: none, or a set without boxes
     shards: dict[str, list[tuple[Path, int]]]  # per split: each file and its number of records
 
 
-def open_tfds(argument: str, data: config.Data) -> Source:
+def open_tfds(argument: str, data: config.Data, task: config.Task = config.Task()) -> Source:  # noqa: B008  # is frozen
     """A TensorFlow Datasets set: `name`, `name:version`, `name/config` or `name/config:version`.
 
     It is prepared first if needed (see `prepared_set`). Examples are in the order of the records, shard after shard.
+    For detection, the set has the features of `coco` and `voc`: "image" and, in the sequence "objects", "bbox", "label"
+    and perhaps "is_crowd" or "is_difficult" and "area".
 
     Raises:
-      UserError: unknown set, no network, failed preparation, damaged files, or not an image classification set.
+      UserError: unknown set, no network, failed preparation, damaged files, or not a set for such a task.
     """
-    described = _describe(argument, prepared_set(argument, data))
+    described = _describe(argument, prepared_set(argument, data), task.name)
+    boxed = task.name == "detection"
 
     def open_split(split: str) -> Examples:
-        return open_encoded(_open_records(described, split), data)
+        encoded, columns = _open_records(described, split, boxed)
+        if boxed:
+            return tfds_boxes.examples(encoded, columns, described.class_names, data)
+        return open_encoded(encoded, data)
 
     return Source(described.title, described.class_names, tuple(described.shards), open_split)
 
 
-def _describe(argument: str, folder: Path) -> _Set:
+def _describe(argument: str, folder: Path, task: str) -> _Set:
     """Read the metadata that TFDS stores beside its files."""
     try:
         info = json_text.parse((folder / "dataset_info.json").read_text())
@@ -61,10 +68,17 @@ def _describe(argument: str, folder: Path) -> _Set:
         title = ":".join(
             filter(None, ("tfds", "/".join(filter(None, (name, info.get("configName")))), info["version"]))
         )
-        image_key, label_key = _feature_keys(info, features, title)
+        kinds = tfds_boxes.features_of_objects(features) if task == "detection" else features
+        if not kinds:
+            raise UserError(
+                f"{title} has no boxes for config.task.name='detection' (objects/bbox with objects/label); it has: "
+                f"{', '.join(features)}"
+            )
+        keys = ("image", tfds_boxes.LABEL) if task == "detection" else _feature_keys(info, features, title)
+        image_key, label_key = keys
         dimensions = [int(each) for each in features[image_key]["image"].get("shape", {}).get("dimensions", ())]
         shards = {split["name"]: _shards(folder, name, file_format, split) for split in info["splits"]}
-        classes = int(features[label_key]["classLabel"]["numClasses"])
+        classes = int(kinds[label_key]["classLabel"]["numClasses"])
         if not 0 < classes <= _MOST_CLASSES:
             raise ValueError(f"{classes} classes")
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -86,8 +100,9 @@ def _describe(argument: str, folder: Path) -> _Set:
         label_key=label_key,
         shape=(height, width) if height > 0 and width > 0 else None,
         channels=1 if channels == 1 else 3,
-        class_names=_class_names(folder / f"{label_key}.labels.txt", classes),
+        class_names=_class_names(folder / f"{label_key.replace('/', '-')}.labels.txt", classes),
         file_format=file_format,
+        crowd_key=next((key for key in tfds_boxes.CROWD if task == "detection" and key in kinds), ""),
         shards=shards,
     )
 
@@ -100,8 +115,9 @@ def _feature_keys(info: dict[str, Any], features: dict[str, Any], title: str) ->
             image, label = (features.get(key, {}) for key in candidate)
             if "image" in image and "classLabel" in label:
                 return candidate[0], candidate[1]
+    boxed = "; with its boxes, set config.task.name='detection'" if tfds_boxes.features_of_objects(features) else ""
     raise UserError(
-        f"{title} is not an image classification set with one image and one label; it has: {', '.join(features)}"
+        f"{title} is not an image classification set with one image and one label; it has: {', '.join(features)}{boxed}"
     )
 
 
@@ -142,33 +158,41 @@ def _shards(folder: Path, name: str, file_format: str, split: dict[str, Any]) ->
     return [(folder / each, length) for each, length in zip(names, lengths, strict=True)]
 
 
-def _open_records(described: _Set, split: str) -> Encoded:
-    """The records of one split, located by an index that is built once and kept in the cache folder."""
+def _open_records(described: _Set, split: str, boxed: bool) -> tuple[Encoded, dict[str, np.ndarray]]:
+    """The records of one split, located by an index that is built once and kept in the cache folder.
+
+    If they are `boxed`, their labels are their numbers, and the arrays of `tfds_boxes.index` come with them.
+    """
     shards = described.shards[split]
     again = prepare_again(described.folder)
     try:
         states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path, _ in shards]
     except OSError as error:
         raise UserError(f"{described.folder} is only partly prepared: {error.filename} is missing; {again}") from None
-    keys = (described.image_key, described.label_key)
+    keys = (described.image_key, "" if boxed else described.label_key)
     # "lengths" is part of the key because the first version of indexes of ArrayRecord files had no lengths.
     with_lengths = () if described.file_format == "tfrecord" else ("lengths",)
-    key = cache.fingerprint((str(described.folder), *keys, *states, *with_lengths))
+    of_boxes = ("boxes", described.crowd_key) if boxed else ()
+    key = cache.fingerprint((str(described.folder), *keys, *states, *with_lengths, *of_boxes))
     index_of = index_shard if described.file_format == "tfrecord" else index_array_record
 
     def build() -> dict[str, np.ndarray]:
-        parts = []
+        parts, columns = [], []
         for number, (path, promised) in enumerate(shards):
             try:
                 rows = index_of(path, *keys)
                 if len(rows) != promised:
                     raise Damaged(f"it has {len(rows)} records, not {promised}")
+                if boxed:
+                    columns.append(tfds_boxes.index(path, described.file_format, described.crowd_key))
             except (Damaged, OSError) as error:
                 raise UserError(f"{path} is damaged: {error}; {again}") from None
             parts.append(np.insert(rows, 0, number, axis=1))
-        return {"rows": np.concatenate(parts) if parts else np.empty((0, 4), np.int64)}
+        joined = {name: np.concatenate([each[name] for each in columns]) for name in (columns[0] if columns else ())}
+        return {"rows": np.concatenate(parts) if parts else np.empty((0, 4), np.int64)} | joined
 
-    rows = cache.cached_arrays(cache_folder() / f"records-{key}.npz", build)["rows"]
+    arrays = cache.cached_arrays(cache_folder() / f"records-{key}.npz", build)
+    rows = arrays["rows"]
     paths = [path for path, _ in shards]
     files = ShardFiles(paths) if described.file_format == "tfrecord" else ArrayRecordFiles(paths, *keys)
     firsts = np.searchsorted(rows[:, 0], np.arange(len(paths)))
@@ -181,9 +205,9 @@ def _open_records(described: _Set, split: str) -> Encoded:
         shard, offset, length, _ = rows[index].tolist()
         return files.read(shard, offset, length)
 
-    return Encoded(
+    encoded = Encoded(
         title=f"{described.title} {split}",
-        labels=rows[:, 3].astype(np.int32),
+        labels=np.arange(len(rows), dtype=np.int32) if boxed else rows[:, 3].astype(np.int32),
         channels=described.channels,
         shape=described.shape,
         name=name,
@@ -191,3 +215,4 @@ def _open_records(described: _Set, split: str) -> Encoded:
         fingerprint=lambda: key,
         sizes=lambda: rows[:, 2],
     )
+    return encoded, arrays

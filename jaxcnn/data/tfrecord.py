@@ -9,11 +9,15 @@ import os
 import struct
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
+
+Found = TypeVar("Found")
+Get = Callable[[int, int], bytes]  # the bytes at an offset, so many
 
 _WINDOW = 4096  # bytes per read: usually the header and all small features of a record
 _CASTAGNOLI = 0x82F63B78  # the polynomial of CRC-32C, reflected
@@ -66,7 +70,17 @@ def index_shard(path: Path, image_key: str, label_key: str) -> Int64[np.ndarray,
       Damaged: not a TFRecord file, a truncated file, or a record without the two features.
       OSError: the file cannot be read.
     """
-    rows: list[tuple[int, int, int]] = []
+    rows = of_records(path, lambda get, start, end: find_features(get, start, end, image_key, label_key))
+    return np.array(rows, np.int64).reshape(-1, 3)
+
+
+def of_records(path: Path, look: Callable[[Get, int, int], Found]) -> list[Found]:
+    """What `look` returns for each record of a TFRecord file, given a reader of bytes and the ends of the record.
+
+    Raises:
+      Damaged, OSError: as `index_shard`; `look` may raise Damaged, too.
+    """
+    rows: list[Found] = []
     with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         window = _Window(lambda offset, length: os.pread(file.fileno(), length, offset))
@@ -83,45 +97,71 @@ def index_shard(path: Path, image_key: str, label_key: str) -> Int64[np.ndarray,
             if position > size:
                 raise Damaged(f"it ends inside record {len(rows)}")
             try:
-                rows.append(find_features(window.get, start, start + length, image_key, label_key))
+                rows.append(look(window.get, start, start + length))
             except Damaged as error:
                 raise Damaged(f"record {len(rows)} {error}") from None
-    return np.array(rows, np.int64).reshape(-1, 3)
+    return rows
 
 
-def find_features(
-    get: Callable[[int, int], bytes], start: int, end: int, image_key: str, label_key: str
-) -> tuple[int, int, int]:
+def find_features(get: Get, start: int, end: int, image_key: str, label_key: str) -> tuple[int, int, int]:
     """(offset of the image, its length, the label) of the `tf.train.Example` in bytes [start, end), read by `get`.
+
+    Without a `label_key` the label is 0.
 
     Raises:
       Damaged: no such message, or one of the two features is missing.
     """
     image: tuple[int, int] | None = None
     label: int | None = None
-    for _, features_start, features_end in _fields(get, start, end, 1):  # Example.features
-        for _, entry_start, entry_end in _fields(get, features_start, features_end, 1):  # Features.feature
-            entry = {number: (a, b) for number, a, b in _fields(get, entry_start, entry_end)}
-            if 1 not in entry or 2 not in entry:
-                continue
-            key = get(entry[1][0], entry[1][1] - entry[1][0]).decode("utf-8", "replace")
-            if key == image_key:
-                image = _first_bytes(get, *entry[2])
-            elif key == label_key:
-                label = _first_integer(get, *entry[2])
+    for key, ends in _features(get, start, end):
+        if key == image_key:
+            image = _first_bytes(get, *ends)
+        elif key == label_key:
+            label = _first_integer(get, *ends)
+    if not label_key:
+        label = 0
     if image is None or label is None:
         raise Damaged(f"has no feature {image_key if image is None else label_key!r} of the right type")
     return image[0], image[1] - image[0], label
 
 
-def _first_bytes(get: Callable[[int, int], bytes], start: int, end: int) -> tuple[int, int] | None:
+def find_numbers(get: Get, start: int, end: int, keys: Sequence[str]) -> list[Float64[np.ndarray, " k"]]:
+    """The numbers of the features `keys` of a `tf.train.Example`, float or integer; none where a feature is missing."""
+    found = {key: _numbers(get, *ends) for key, ends in _features(get, start, end) if key in keys}
+    return [found.get(key, np.empty(0)) for key in keys]
+
+
+def _features(get: Get, start: int, end: int) -> Iterator[tuple[str, tuple[int, int]]]:
+    """The name of each feature of a `tf.train.Example`, and the start and the end of its value."""
+    for _, features_start, features_end in _fields(get, start, end, 1):  # Example.features
+        for _, entry_start, entry_end in _fields(get, features_start, features_end, 1):  # Features.feature
+            entry = {number: (a, b) for number, a, b in _fields(get, entry_start, entry_end)}
+            if 1 in entry and 2 in entry:
+                yield get(entry[1][0], entry[1][1] - entry[1][0]).decode("utf-8", "replace"), entry[2]
+
+
+def _numbers(get: Get, start: int, end: int) -> Float64[np.ndarray, " k"]:
+    values: list[float] = []
+    for number, list_start, list_end in _fields(get, start, end):
+        for _, at, stop in _fields(get, list_start, list_end, 1):  # all numbers together, or each alone
+            if number == 2:  # Feature.float_list
+                if (stop - at) % 4:
+                    raise Damaged("has a list of floats that ends inside a number")
+                values += np.frombuffer(get(at, stop - at), "<f4").tolist()
+            while number == 3 and at < stop:  # Feature.int64_list
+                value, at = _varint(get, at, stop)
+                values.append(value - 2**64 if value >= 2**63 else value)
+    return np.array(values, np.float64)
+
+
+def _first_bytes(get: Get, start: int, end: int) -> tuple[int, int] | None:
     for _, list_start, list_end in _fields(get, start, end, 1):  # Feature.bytes_list
         for _, value_start, value_end in _fields(get, list_start, list_end, 1):
             return value_start, value_end
     return None
 
 
-def _first_integer(get: Callable[[int, int], bytes], start: int, end: int) -> int | None:
+def _first_integer(get: Get, start: int, end: int) -> int | None:
     for _, list_start, list_end in _fields(get, start, end, 3):  # Feature.int64_list; starts with a varint in any case
         for _, value_start, value_end in _fields(get, list_start, list_end, 1):
             value, _ = _varint(get, value_start, value_end)
@@ -129,9 +169,7 @@ def _first_integer(get: Callable[[int, int], bytes], start: int, end: int) -> in
     return None
 
 
-def _fields(
-    get: Callable[[int, int], bytes], start: int, end: int, only: int | None = None
-) -> Iterator[tuple[int, int, int]]:
+def _fields(get: Get, start: int, end: int, only: int | None = None) -> Iterator[tuple[int, int, int]]:
     """(field number, start, end of the value) of each field of a message; with `only`, of fields of that number."""
     position = start
     while position < end:
@@ -153,7 +191,7 @@ def _fields(
         position = stop
 
 
-def _varint(get: Callable[[int, int], bytes], position: int, end: int) -> tuple[int, int]:
+def _varint(get: Get, position: int, end: int) -> tuple[int, int]:
     value = shift = 0
     for byte in get(position, min(10, end - position)):
         value |= (byte & 0x7F) << shift

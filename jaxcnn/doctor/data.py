@@ -1,18 +1,20 @@
 """Checks whether the images of a config are fit to train on: `python -m jaxcnn.doctor --data`."""
 
+import contextlib
 import dataclasses
 import itertools
 import operator
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import jax
 import numpy as np
 
 from jaxcnn.config import Data, Task, UserError, places
 from jaxcnn.data import content
+from jaxcnn.data.examples import Examples
 from jaxcnn.data.selection import Selection, name_of
-from jaxcnn.data.source import Splits, open_splits
+from jaxcnn.data.source import open_source, open_splits
 from jaxcnn.doctor import near
 from jaxcnn.doctor.checks import Check
 from jaxcnn.machine.extras import need
@@ -64,15 +66,18 @@ def examine(data: Data, task: Task) -> Findings:
         of_splits = [splits.kind.counts(split.targets) for split in chosen]
         counts = None if of_splits[0] is None else np.array(of_splits)
         results = [
-            _unreadable(splits, data),
-            *_bad_annotations(splits, data, task),
+            _unreadable(splits.bases.values(), data),
+            *_bad_annotations(splits.bases.values(), data, task),
             *([] if counts is None else [_classes(chosen, counts)]),
             *_equal_within(chosen),
             *_equal_between(chosen),
             *_alike(chosen),
         ]
     except UserError as error:
-        return Findings([Finding("data", "fail", " ".join(str(error).splitlines()))])
+        failed = Finding("data", "fail", " ".join(str(error).splitlines()))
+        bases = _readable_bases(dataclasses.replace(data, on_error="skip"), task)
+        told = [_unreadable(bases, data), *_bad_annotations(bases, data, task)]
+        return Findings([failed, *(each for each in told if each.status != "ok")])
     return Findings(
         results,
         [(split.name, len(split), _images(split)) for split in chosen],
@@ -83,8 +88,19 @@ def examine(data: Data, task: Task) -> Findings:
     )
 
 
-def _unreadable(splits: Splits, data: Data) -> Finding:
-    found = [each for examples in splits.bases.values() for each in examples.unreadable]
+def _readable_bases(data: Data, task: Task) -> list[Examples]:
+    """The base splits of a set that can be opened, neither cut nor checked."""
+    found: list[Examples] = []
+    with contextlib.suppress(UserError):
+        source = open_source(data, task)
+        for name in source.splits:
+            with contextlib.suppress(UserError):
+                found.append(source.open(name))
+    return found
+
+
+def _unreadable(bases: Iterable[Examples], data: Data) -> Finding:
+    found = [each for examples in bases for each in examples.unreadable]
     if not found:
         return Finding("unreadable images", "ok", "none")
     stops = data.on_error == "raise"
@@ -93,11 +109,11 @@ def _unreadable(splits: Splits, data: Data) -> Finding:
     return Finding("unreadable images", status, f"{len(found)}", advice, tuple(found[:EXAMPLES]))
 
 
-def _bad_annotations(splits: Splits, data: Data, task: Task) -> Iterator[Finding]:
+def _bad_annotations(bases: Iterable[Examples], data: Data, task: Task) -> Iterator[Finding]:
     """Find wrong annotations of objects, and name them all."""
     if task.name not in places.KINDS:
         return
-    name, found = "bad annotations", [each for examples in splits.bases.values() for each in examples.problems]
+    name, found = "bad annotations", [each for examples in bases for each in examples.problems]
     if not found:
         yield Finding(name, "ok", "none")
         return

@@ -18,7 +18,7 @@ from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32, UInt32
 
-from jaxcnn.data import order, resident
+from jaxcnn.data import bars, order, resident
 from jaxcnn.data.batch import Batch, Constants
 from jaxcnn.data.resident import Resident
 from jaxcnn.learn import layout as layouts
@@ -107,5 +107,7 @@ def batch_part(
     spec: StepSpec, position: Int32[Array, " b"], seed: UInt32[Array, ""], step: Int32[Array, ""], split: Resident
 ) -> Batch:
     """The examples at some positions of the batch of a step."""
-    index = order.example_index(seed, step, position, spec.global_batch_size, spec.train_examples)
+    shapes, side = spec.augment.shapes, spec.image_shape[0]
+    kinds = bars.kinds(split.target["frame"], shapes, side) if shapes else None
+    index = order.example_index(seed, step, position, spec.global_batch_size, spec.train_examples, kinds)
     return resident.gather(split, index, position)

@@ -11,7 +11,7 @@ import optax
 from flax.typing import Collection
 from jaxtyping import Array, Bool, Int32
 
-from jaxcnn.data import augment, order
+from jaxcnn.data import augment, bars, order
 from jaxcnn.data.batch import Batch, Constants
 from jaxcnn.learn import metrics, prune, quantized, rates, sharing, slimming
 from jaxcnn.learn.microbatches import accumulated
@@ -22,6 +22,7 @@ from jaxcnn.learn.state import Hyper, State, step_key
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.models import whitening
 from jaxcnn.tasks import example_weights
+from jaxcnn.tasks.moving import Movable
 
 _Carried = TypeVar("_Carried")
 _Metrics = TypeVar("_Metrics")
@@ -232,12 +233,18 @@ def batch_gradients(
       must be summed, and `batch_stats` averaged; with `optim.quantized`, their largest values are taken.
     """
     if len(spec.sizes) > 1:
-        which = jax.random.randint(jax.random.fold_in(step_key(hyper.seed, step), SIDE), (), 0, len(spec.sizes))
+        if spec.augment.shapes:
+            which = bars.kind_of_batch(batch, spec.augment.shapes, axis_name)
+        else:
+            which = jax.random.randint(jax.random.fold_in(step_key(hyper.seed, step), SIDE), (), 0, len(spec.sizes))
         # One program has all of them, and a step takes one.
         ways = [functools.partial(batch_gradients, one, axis_name=axis_name, unroll=unroll) for one in spec.sizes]
         return jax.lax.switch(which, ways, params, batch_stats, step, hyper, batch, constants)
     microbatches = spec.optim.accumulate_steps
     key = step_key(hyper.seed, step)
+    if spec.shape:
+        assert isinstance(spec.task.targets, Movable)  # the config refuses others
+        batch = bars.cropped(spec.task.targets, batch, spec.shape)
     examples = augment.augment(
         spec.augment,
         spec.task.targets,

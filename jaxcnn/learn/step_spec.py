@@ -31,6 +31,7 @@ class StepSpec:
       total_steps: steps of the whole run.
       shard_optimizer, shard_params: whether each device keeps only a part of these; the mathematics is the same.
       small_side: side in pixels of the training images after augmentation; 0: unchanged.
+      shape: height and width of the middle part of the training images that is used; empty: all.
       code: changes when the code of users behind the names of the config changes (`jaxcnn.machine.plugins.token`).
     """
 
@@ -47,6 +48,7 @@ class StepSpec:
     shard_optimizer: bool = False
     shard_params: bool = False
     small_side: int = 0
+    shape: tuple[int, ...] = ()
     image_dtype: str = "uint8"
     code: str = ""
     prune: Prune = dataclasses.field(default_factory=Prune)
@@ -71,7 +73,10 @@ class StepSpec:
 
     @property
     def sizes(self) -> tuple["StepSpec", ...]:
-        """The specs for each size of images, from which every step draws one (`augment.sides`); else this one."""
+        """The specs for each size of images, of which a step takes one (`augment.sides`, `shapes`); else this one."""
+        if self.augment.shapes:
+            one = dataclasses.replace(self, augment=dataclasses.replace(self.augment, shapes=()))
+            return (*(dataclasses.replace(one, shape=shape) for shape in self.augment.shapes), one)
         if not self.augment.sides:
             return (self,)
         one = dataclasses.replace(self, augment=dataclasses.replace(self.augment, sides=()))

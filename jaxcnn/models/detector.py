@@ -23,6 +23,7 @@ from jaxcnn.models.mobilenet import inverted_stages
 from jaxcnn.models.network import Images, Network, Positions
 from jaxcnn.models.normed import Normed, doubled
 from jaxcnn.models.resnet import stages
+from jaxcnn.tasks import side_bins
 from jaxcnn.tasks.box_geometry import STRIDES, points
 
 PREFIX = "yolo_"  # first part of the name, before that of the backbone
@@ -43,7 +44,8 @@ class Detector(Network):
 
     At each point (`box_geometry.points`) it predicts left, top, right, bottom of a box in pixels, and a logit of each
     class: [b, a, 4 + k]. The centre of the box is an offset from the point, and its sides are powers of e, both in
-    strides.
+    strides. With `model.box_bins` the distances of its sides from the point are distributions over so many bins
+    (`jaxcnn.tasks.side_bins`), whose logits follow: [b, a, 4 + k + 4 * bins].
     """
 
     HEAD: ClassVar[str] = "head"
@@ -76,10 +78,13 @@ class Detector(Network):
         for number in (1, 2):  # and back to coarse ones
             finer = layer(f"neck_half{number}", 3, 2)(maps[number - 1], train)
             maps[number] = layer(f"neck_up{number}", 3)(jnp.concatenate([maps[number], finer], axis=-1), train)
-        raw = Head(self.outputs, channels, self.model.dropout, self.norm, self.axis_name, self.dtype, name=self.HEAD)(
-            maps, train, positions
-        )
+        common = self.model.dropout, self.norm, self.axis_name, self.dtype
+        bins = self.model.box_bins
+        raw = Head(self.outputs, channels, *common, numbers=4 * max(bins, 1), name=self.HEAD)(maps, train, positions)
         place = jnp.asarray(points(*images.shape[1:3]))
+        if bins:
+            sides, logits = raw[..., : 4 * bins], raw[..., 4 * bins :]
+            return jnp.concatenate([side_bins.in_pixels(sides, place), logits, sides], axis=-1)
         return jnp.concatenate([in_pixels(raw[..., :4], place), raw[..., 4:]], axis=-1)
 
 
@@ -92,7 +97,14 @@ def in_pixels(raw: Float32[Array, "b a 4"], points: Float32[Array, "a 3"]) -> Fl
 
 
 class Head(nn.Module):
-    """Two towers of convolutions at each level, one for the box and one for the classes, with dropout at their ends."""
+    """Two towers of convolutions at each level, one for the box and one for the classes, with dropout at their ends.
+
+    Attributes:
+      classes: number of classes.
+      channels: of the towers.
+      dropout, norm, axis_name, dtype: as in `Network`.
+      numbers: numbers for each box.
+    """
 
     classes: int
     channels: int
@@ -100,20 +112,21 @@ class Head(nn.Module):
     norm: config.Norm
     axis_name: str | None
     dtype: Dtype
+    numbers: int = 4
 
     @nn.compact
     def __call__(self, maps: list[Images], train: bool, positions: Positions | None) -> Answers:
-        """Four numbers for the box and the logits of the classes at each point, level by level."""
+        """The numbers for the box and the logits of the classes at each point, level by level."""
         answers = []
         for level, x in enumerate(maps):
             box = self._tower(x, f"level{level}_box", train)
             label = self._tower(x, f"level{level}_class", train)
             label = Dropout(self.dropout, name=f"level{level}_dropout")(label, train, positions)
             ends = [
-                self._end(box, f"level{level}_box_out", 4, 0.0),
+                self._end(box, f"level{level}_box_out", self.numbers, 0.0),
                 self._end(label, f"level{level}_class_out", self.classes, -math.log((1 - PRIOR) / PRIOR)),
             ]
-            answers.append(jnp.concatenate(ends, axis=-1).reshape(x.shape[0], -1, 4 + self.classes))
+            answers.append(jnp.concatenate(ends, axis=-1).reshape(x.shape[0], -1, self.numbers + self.classes))
         return jnp.concatenate(answers, axis=1).astype(jnp.float32)
 
     def _tower(self, x: Images, name: str, train: bool) -> Images:

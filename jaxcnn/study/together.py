@@ -59,8 +59,8 @@ def check(plan: Any, shared: Shared, settings: Settings) -> None:
             raise UserError("--population_way=devices: there is only one device; leave this flag out")
         if group.config.augment.small_sides:
             raise UserError("--population needs images of one size; leave out config.augment.small_sides")
-        if group.config.augment.sides:
-            raise UserError("--population needs images of one size; leave out config.augment.sides")
+        if group.config.augment.sides or group.config.augment.shapes:
+            raise UserError("--population needs images of one size; leave out config.augment.sides and shapes")
         if group.config.schedule.name == "plateau":
             raise UserError("--population needs rates that are planned; leave out config.schedule.name='plateau'")
         if settings.pbt_every_epochs:

@@ -131,20 +131,22 @@ def _loss(config: configuration.Task, outputs: int, sides: Sides = _ANY, network
 
 def evaluation(config: configuration.Task, outputs: int, sides: Sides = _ANY, network: str = "") -> Evaluation:
     """The evaluation of a config: that of the task, or that of the user or one with the user's figures added."""
-    of_task = _evaluation(config, sides, network)
+    of_task = _evaluation(config, outputs, sides, network)
     if not config.evaluation:
         return of_task
     return own.evaluation(config.evaluation, of_task, _loss(config, outputs), targets(config, outputs))
 
 
-def _evaluation(config: configuration.Task, sides: Sides = _ANY, network: str = "") -> Evaluation:
+def _evaluation(config: configuration.Task, outputs: int, sides: Sides = _ANY, network: str = "") -> Evaluation:
     if config.name == "multilabel":
         return multilabel.SetFigures()
     if config.name == "regression":
         return regression.Errors()
     if config.name == "detection":
-        kind = found_in_stages.FoundInStages if network in TWO_STAGE else found_boxes.Detections
-        return kind(sides, config.most_found, _rule(config))
+        common = sides, config.most_found, _rule(config)
+        if network in TWO_STAGE:
+            return found_in_stages.FoundInStages(*common)
+        return found_boxes.Detections(*common, classes=outputs)
     if config.name == "instances":
         return found_instances.FoundInstances(sides, config.most_found, _rule(config))
     if config.name == "segmentation":

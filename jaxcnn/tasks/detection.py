@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float32, UInt8
 
 import jaxcnn.config as configuration
 from jaxcnn.config import UserError
-from jaxcnn.tasks import box_geometry, box_records
+from jaxcnn.tasks import box_geometry, box_records, side_bins
 from jaxcnn.tasks.assignment import assign, binary_cross_entropy
 from jaxcnn.tasks.box_records import OF_IMAGE
 from jaxcnn.tasks.coco_figures import as_bbox
@@ -185,7 +185,8 @@ class DetectionLoss:
 
     A point with a box should predict the IoU of its box as the probability of the class (Li et al. 2020,
     arXiv:2006.04388, equation 2), all others 0. The sum over the points of an image is divided by the mean number of
-    boxes of a training image, a constant, so that no normaliser depends on the division of a batch.
+    boxes of a training image, a constant, so that no normaliser depends on the division of a batch. Where a network
+    answers distributions of the sides (`model.box_bins`), their distribution focal loss is added.
 
     Attributes:
       classes: number of classes.
@@ -220,13 +221,16 @@ class DetectionLoss:
         raise NotImplementedError
 
     def losses(self, outputs: Any, target: Tree, settings: Settings, constants: Any, image: Any) -> OfEach:
-        """The loss of each image; `outputs` [b, a, 4 + k] are boxes in pixels and logits of the classes."""
+        """The loss of each image; `outputs` [b, a, 4 + k] are boxes in pixels and logits of the classes.
+
+        [b, a, 4 + k + 4 * bins] are also logits of distributions.
+        """
         points = jnp.asarray(box_geometry.points(*sides_of(image, self.sides)))
         sums = jax.vmap(lambda answers, of_one: self._of_one(answers, of_one, points))(outputs, target)
         return sums / jnp.maximum(constants.task["boxes_per_image"], 1e-3)
 
     def _of_one(self, answers: Float32[Array, "a k4"], target: Tree, points: Float32[Array, "a 3"]) -> Any:
-        boxes, logits = answers[:, :4], answers[:, 4:]
+        boxes, logits, sides = answers[:, :4], answers[:, 4 : 4 + self.classes], answers[:, 4 + self.classes :]
         found = assign(boxes, logits, points, target["boxes"], target["label"], target["valid"], target["crowd"])
         own = target["label"][found.box][:, None] == jnp.arange(self.classes)
         wanted = jnp.where(own & found.positive[:, None], found.quality[:, None], 0.0)
@@ -234,7 +238,11 @@ class DetectionLoss:
         of_classes = (binary_cross_entropy(logits, wanted) * jnp.abs(wanted - probability) ** BETA).sum(axis=1)
         of_boxes = 1.0 - box_geometry.generalized_overlap(boxes, target["boxes"][found.box])
         weighted = jnp.where(found.positive, of_boxes, 0.0)
-        return jnp.where(found.ignored, 0.0, of_classes).sum() + BOX_WEIGHT * weighted.sum()
+        total = jnp.where(found.ignored, 0.0, of_classes).sum() + BOX_WEIGHT * weighted.sum()
+        if not sides.shape[1]:
+            return total
+        of_sides = side_bins.focal(sides, points, target["boxes"][found.box])
+        return total + side_bins.WEIGHT * jnp.where(found.positive, of_sides, 0.0).sum()
 
     def reported(self, outputs: Any, target: Tree, constants: Any) -> OfEach:
         """The training loss of each image, which evaluation reports unchanged."""

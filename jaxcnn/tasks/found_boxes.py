@@ -40,11 +40,13 @@ class Detections:
       sides: height and width of the images.
       most_found: boxes found in an image.
       rule: which of the boxes that overlap are found.
+      classes: number of classes; columns after their logits serve only training. 0: there are no such columns.
     """
 
     sides: tuple[int, int]
     most_found: int
     rule: suppression.Rule
+    classes: int = 0
 
     @property
     def headline(self) -> Headline:
@@ -84,14 +86,13 @@ class Detections:
 
     def of_places(self, outputs: Float32[Array, "b a k4"]) -> tuple[Float32[Array, "b a 4"], Float32[Array, "b a k"]]:
         """The box of each point (left, top, right, bottom in pixels, perhaps over the border) and its class logits."""
-        return outputs[..., :4], outputs[..., 4:]
+        return outputs[..., :4], outputs[..., 4 : 4 + self.classes if self.classes else None]
 
     def found(self, outputs: Float32[Array, "b a k4"]) -> suppression.Found:
         """The boxes that survive non-maximum suppression, by falling score."""
 
         def of_one(answers: Float32[Array, "a k4"]) -> Float32[Array, "found 6"]:
-            boxes, logits = answers[:, :4], answers[:, 4:]
-            return suppression.found_in(boxes, logits, self.sides, self.most_found, self.rule)
+            return suppression.found_in(*self.of_places(answers), self.sides, self.most_found, self.rule)
 
         return jax.vmap(of_one)(outputs)
 

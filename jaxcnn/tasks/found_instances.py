@@ -54,20 +54,22 @@ class FoundInstances(FoundInStages):
         return InstanceFigures(self.sides)
 
     def answers(self, outputs: np.ndarray, names: Sequence[str], constants: Any, fitted: Facts) -> list[dict[str, Any]]:
-        """The answers as in `Detections`, each box also with "segmentation", COCO's run lengths of its mask."""
+        """The answers as in `Detections`, each box also with "grid", the cells of its mask.
+
+        Painting a mask takes longer than all the rest, so this is done once, in the stored image: by `in_stored`.
+        """
         told = super().answers(outputs[..., :BOX_COLUMNS], names, constants, fitted)
         for answer, rows in zip(told, outputs, strict=True):
             for each, row in zip(answer["boxes"], rows[rows[:, 4] > 0], strict=True):
-                each["segmentation"] = pasted_part(_grid(row), row[:4], self.sides).encoded(self.sides)
-                each["grid"] = _grid(row).tolist()
+                each["grid"] = _grid(row)
         return told
 
     def in_stored(self, answer: dict[str, Any], frame: np.ndarray, sides: tuple[int, int]) -> dict[str, Any]:
-        """The answer with boxes and masks in pixels of the stored image."""
+        """The answer with boxes in pixels of the stored image, and "segmentation", COCO's run lengths of the masks."""
         moved = super().in_stored(answer, frame, sides)
         for each in moved["boxes"]:
             x, y, width, height = each["bbox"]
-            part = pasted_part(np.array(each.pop("grid")), np.array([x, y, x + width, y + height]), sides)
+            part = pasted_part(each.pop("grid"), np.array([x, y, x + width, y + height]), sides)
             each["segmentation"] = part.encoded(sides)
         return moved
 

@@ -117,7 +117,7 @@ def augments(config: dict[str, Any]) -> bool:
     plain = dataclasses.asdict(Augment())
     unchanging = (
         *("normalize", "normalize_by", "mean", "std"),
-        *("crop_padding", "policy_layers", "policy_magnitude", "small_sides", "small_until", "sides"),
+        *("crop_padding", "policy_layers", "policy_magnitude", "small_sides", "small_until", "sides", "shapes"),
     )
     found = config.get("augment", {})
     return any(

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcnn.config import Data
-from jaxcnn.data import order, resident, stream
+from jaxcnn.data import bars, order, resident, stream
 from jaxcnn.data.batch import Batch, Split
 from jaxcnn.learn import programs
 from jaxcnn.learn.step_spec import StepSpec
@@ -101,9 +101,13 @@ class StreamLoader:
     def train_inputs(self, train: Split, first_step: int) -> Iterator[Iterator[Any]]:
         """The second argument of every step from `first_step` on, as an iterator."""
 
+        spec = self.spec
+        shapes, side = spec.augment.shapes, spec.image_shape[0]
+        kinds = bars.kinds(np.asarray(train.targets["frame"]), shapes, side) if shapes else None
+
         def index_of_batch(step: int) -> np.ndarray:
-            spec = self.spec
-            return order.example_index(self.seed, step, self._positions, spec.global_batch_size, spec.train_examples)
+            of_batch = spec.global_batch_size, spec.train_examples, kinds
+            return order.example_index(self.seed, step, self._positions, *of_batch)
 
         with self._stream(train, index_of_batch, first_step, self.spec.total_steps, self._positions) as batches:
             yield batches

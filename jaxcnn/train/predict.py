@@ -22,6 +22,7 @@ from jaxcnn.machine.mesh import data_devices, over_data
 from jaxcnn.machine.paths import expand
 from jaxcnn.tasks import matching
 from jaxcnn.tasks.found_boxes import SURE, Detections
+from jaxcnn.tasks.found_instances import FoundInstances
 from jaxcnn.tasks.marks import Marking
 from jaxcnn.tasks.task import Evaluation, Finding
 from jaxcnn.text import counted, save_picture, shown
@@ -110,7 +111,7 @@ def stored_sides(trained: Trained, read: Callable[[], bytes]) -> tuple[int, int]
 
 
 def in_stored(trained: Trained, answer: dict[str, Any], sides: tuple[int, int] | None) -> dict[str, Any]:
-    """An answer whose places are converted to pixels of the stored image; other answers are unchanged.
+    """An answer whose places are converted to pixels of the stored image, masks painted; others are unchanged.
 
     Args:
       trained: the network.
@@ -118,8 +119,11 @@ def in_stored(trained: Trained, answer: dict[str, Any], sides: tuple[int, int] |
       sides: height and width of the stored image; None if the answer has no places, or the image was not resized.
     """
     finds, (height, width, _) = trained.spec.task.finds, trained.spec.image_shape
-    if finds is None or sides is None:
+    if finds is None:
         return answer
+    if sides is None:
+        is_grid = isinstance(finds, FoundInstances)
+        return finds.in_stored(answer, boxes.WHOLE, (height, width)) if is_grid else answer
     size = height if height == width else 0
     return finds.in_stored(answer, boxes.frame_of(*sides, size, trained.config.data.resize), sides)
 
