@@ -13,8 +13,8 @@ from absl import flags
 
 from benchmarks.compression_report import FORMS, KINDS
 from jaxcnn import command
-from jaxcnn.command import writable
 from jaxcnn.config import UserError
+from jaxcnn.machine import writable
 
 RUNS = flags.DEFINE_list("runs", [], "The folder of the run, and that of the steps.")
 OUT = command.define_path("out", "", "The file of the figures.")
