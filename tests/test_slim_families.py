@@ -58,14 +58,14 @@ def test_a_slim_network_computes_what_the_whole_one_computes_with_those_filters_
     named = {place for group in groups for place in group.places}
     assert sized <= named, "every layer with channels of its own has filters that can leave"
     before, _ = zeroed(whole, groups, found, 0.5)
-    after, _ = filters.slim(before, Keep(0.5))
+    after, _ = filters.slim(before, Keep(0.6))  # of an odd number, not more than are zero
     images = np.random.default_rng(2).normal(size=(2, *whole.spec.image_shape)).astype(np.float32)
     expected = logits(before, images)
     assert expected.std() > 1e-3
     # Sums of the same products in another order: a random walk of roundings of 2^-24, below 1e-5 of the logits.
     assert np.abs(logits(after, images) - expected).max() <= 1e-5 * np.abs(expected).max()
     costs = [filters.cost(each) for each in (before, after)]
-    assert costs[1].parameters < 0.5 * costs[0].parameters and costs[1].flops < 0.5 * costs[0].flops
+    assert costs[1].parameters < 0.6 * costs[0].parameters and costs[1].flops < 0.6 * costs[0].flops
 
 
 def test_a_depthwise_filter_leaves_with_its_channel():

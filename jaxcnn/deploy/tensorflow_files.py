@@ -92,7 +92,8 @@ def write_whole_int8(
     function = _predict(tf, graph, shape, "float32")
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([each[None].astype(np.float32)] for batch in images for each in batch)
+    seen = list(images)  # the converter may ask for them more than once
+    converter.representative_dataset = lambda: ([each[None].astype(np.float32)] for batch in seen for each in batch)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = converter.inference_output_type = tf.int8
     content = _converted(converter, f"as integers alone; use --quantize={INT8}, which leaves some layers float32")
