@@ -117,6 +117,7 @@ def by_latency(plane: Plane, number: int) -> Plot:
     if plane.points[-1].p50 > 8 * max(plane.points[0].p50, 1e-9):
         axes.set_xscale("log")
         logarithmic(axes.xaxis)
+    axes.margins(0.1)  # for the largest marks
     unit = " (%)" if headline.percent else ""
     axes.set(title=words(plane.data), xlabel="one image (ms)", ylabel=f"validation {headline.label}{unit}")
     return plot
