@@ -10,18 +10,27 @@ share values, train these, Huffman), and fewer channels, trained on, also as int
 would type; its folder is in `<out>-runs/<run>/<seed>`. Sizes are bytes of files. The accuracy is that of the test
 split, which nothing is chosen by: sparsity, bits and epochs are flags. Latency is of one image, in turns.
 
-The same command goes on where it was stopped. Writes <out>.json and <out>.md after each run and seed. Arguments after
-`--` go to `jaxcnn.main`.
+    python -m benchmarks.compression --configs=vgg16_cifar10,resnet50_cifar10 --seeds=0,1,2 --minutes=480 -- \\
+        --config.data.source=npz:cifar10.npz
+
+--configs trains the runs, too, into `<out>-runs/base`. This takes days on two cores, so it can be done in pieces: the
+same command goes on where it was stopped, --minutes stops it after a time with the exit code of a resumable run, and
+--until=compress leaves the files and the timing for a quiet hour. All networks of a seed come before the next seed.
+
+Writes <out>.json and <out>.md after each run and seed. Arguments after `--` go to `jaxcnn.main`.
 """
 
 import dataclasses
 import pathlib
+import re
+import time
+from collections.abc import Iterator
 from typing import Any
 
 from absl import flags
 
 from benchmarks import child, compression_report, report
-from benchmarks.compression_steps import Options, Steps
+from benchmarks.compression_steps import PARTS, Options, Steps, words
 from jaxcnn import command
 from jaxcnn.config import UserError
 from jaxcnn.machine import extras, json_text
@@ -31,24 +40,16 @@ from jaxcnn.train.interrupts import Interrupted
 OUT = command.define_path("out", "results/compression", "The files to write, without .json and .md.")
 WORKDIRS = flags.DEFINE_list("workdirs", [], "Finished runs; those of one network and set share a table.")
 SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds of what is trained on.")
-OPTIONS = {
-    "sparsity": "Share of the weights that are pruned.",
-    "prune_every": "Steps between prunings.",
-    "rate": "Peak rate of what is trained on, over that of the run.",
-    "prune_epochs": "Epochs with pruning, and of fewer channels.",
-    "tune_epochs": "Epochs of the shared values, by Adam.",
-    "tune_rate": "Peak rate of the shared values.",
-    "conv_bits": "Bits of the values of a convolution.",
-    "dense_bits": "Bits of the values of a dense layer.",
-    "keep": "Share of the channels that stay.",
-    "seconds": "Of timing, for each network and turn.",
-    "turns": "Turns of each network while it is timed.",
-}
 DEFINE: dict[type, Any] = {int: flags.DEFINE_integer, float: flags.DEFINE_float}
 FLAGS = {
     name: DEFINE[type(getattr(Options, name))](name, getattr(Options, name), told, lower_bound=0)
-    for name, told in OPTIONS.items()
+    for name, told in words().items()
 }
+CONFIGS = flags.DEFINE_list("configs", [], "Configs to train first, a run for each seed, such as vgg16_cifar10.")
+MINUTES = flags.DEFINE_float(
+    "minutes", 0.0, "Stop after this time, resumable; 0: only when all is done.", lower_bound=0.0
+)
+UNTIL = flags.DEFINE_enum("until", PARTS[-1], PARTS, "The last part that is done; measure wants a quiet machine.")
 
 SECTION = "compression"
 
@@ -56,7 +57,7 @@ SECTION = "compression"
 def main(arguments: list[str]) -> int:
     """Do the steps that are left, and write the files; return the exit code."""
     folders = [pathlib.Path(each).absolute() for each in WORKDIRS.value]
-    if not folders:
+    if not folders and not CONFIGS.value:
         raise UserError("there is no run: give --workdirs=<folder>,<folder>")
     if len({each.name for each in folders}) < len(folders):
         raise UserError("two folders of --workdirs have the same name, which is to be that of the network")
@@ -71,18 +72,36 @@ def main(arguments: list[str]) -> int:
     out, interrupts = report.check_out(OUT.value), command.interrupts()
     child.ready(interrupts)
     options = Options(**{name: flag.value for name, flag in FLAGS.items()})
-    records = []
+    until = time.monotonic() + 60 * MINUTES.value if MINUTES.value else None
+    planned = [
+        Steps(folder, place, seed, options, arguments, interrupts, until, UNTIL.value or PARTS[-1], config)
+        for seed in map(int, SEEDS.value)
+        for folder, place, config in _places(out.with_name(f"{out.name}-runs").absolute(), folders, seed)
+    ]
+    print(f"{sum(steps.is_done for steps in planned)} of {len(planned)} runs and seeds are measured", flush=True)
+    records: list[dict[str, Any]] = []
+    record = None
     try:
-        for folder in folders:
-            for seed in map(int, SEEDS.value):
-                place = out.with_name(f"{out.name}-runs") / folder.name / str(seed)
-                steps = Steps(folder, place.absolute(), seed, options, arguments, interrupts)
-                records.append(steps.measured() | {"options": dataclasses.asdict(options)})
-                _write(out, folder, records)
+        for steps in planned:
+            if (measured := steps.measured()) is not None:
+                records.append(measured | {"options": dataclasses.asdict(options)})
+                record = _write(out, steps.folder, records)
     except Interrupted as error:
         return child.say_stopped(error)
-    print(compression_report.markdown(_write(out, folders[-1], records)))
+    if record is not None:
+        print(compression_report.markdown(record))
     return 0
+
+
+def _places(
+    root: pathlib.Path, folders: list[pathlib.Path], seed: int
+) -> Iterator[tuple[pathlib.Path, pathlib.Path, str]]:
+    """For each run of a seed its folder, the folder of its steps, and the config that it is trained by, if any."""
+    for folder in folders:
+        yield folder, root / folder.name / str(seed), ""
+    for config in CONFIGS.value:
+        name = f"{re.sub(r'[^A-Za-z0-9._-]', '-', config)}_seed{seed}"
+        yield root / "base" / name, root / name / str(seed), config
 
 
 def _write(out: pathlib.Path, folder: pathlib.Path, records: list[dict[str, Any]]) -> dict[str, Any]:

@@ -12,14 +12,15 @@ from typing import Any
 from absl import flags
 
 from benchmarks.compression_report import FORMS, KINDS
+from benchmarks.compression_steps import Options, words
 from jaxcnn import command
-from jaxcnn.command import writable
 from jaxcnn.config import UserError
+from jaxcnn.machine import writable
 
 RUNS = flags.DEFINE_list("runs", [], "The folder of the run, and that of the steps.")
 OUT = command.define_path("out", "", "The file of the figures.")
-SECONDS = flags.DEFINE_float("seconds", 1.0, "Of timing, for each network and turn.", lower_bound=0.0)
-TURNS = flags.DEFINE_integer("turns", 3, "Turns of each network.", lower_bound=1)
+SECONDS = flags.DEFINE_float("seconds", Options.seconds, words()["seconds"], lower_bound=0.0)
+TURNS = flags.DEFINE_integer("turns", Options.turns, words()["turns"], lower_bound=1)
 
 BATCH = 100
 

@@ -26,11 +26,21 @@ def rows() -> Iterator[tuple[str, str]]:
     for name in sorted(jaxcnn.__all__, key=lambda name: _FIRST.index(name) if name in _FIRST else last):
         (found,) = _definitions((_ROOT / modules[name].replace(".", "/")).with_suffix(".py"), name)
         yield _call(f"jaxcnn.{name}", found), _meaning(found)
-        for method in found.body if name in _WITH_METHODS else ():
+        for method in _methods(found) if name in _WITH_METHODS else ():
             if isinstance(method, ast.FunctionDef) and method.name == "__call__":
                 yield _call(name.lower(), method), _meaning(method)
             elif isinstance(method, ast.FunctionDef) and not method.name.startswith("_"):
                 yield _call(f"{name.lower()}.{method.name}", method), _meaning(method)
+
+
+def _methods(found: _Named) -> list[ast.stmt]:
+    """What a class defines, and then what its bases in `jaxcnn.api` do."""
+    methods = list(found.body)
+    for base in found.bases if isinstance(found, ast.ClassDef) else ():
+        for path in sorted((_ROOT / "jaxcnn" / "api").glob("*.py")):
+            for other in _definitions(path, ast.unparse(base)):
+                methods += _methods(other)
+    return methods
 
 
 def _modules() -> dict[str, str]:

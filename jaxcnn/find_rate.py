@@ -15,8 +15,8 @@ import pathlib
 from absl import flags
 
 from jaxcnn import command
-from jaxcnn.command import writable
 from jaxcnn.config import UserError
+from jaxcnn.machine import writable
 from jaxcnn.machine.extras import need
 
 CONFIG = command.define_config("The config whose learning rate is looked for: a file or name, with :variant if wanted.")

@@ -27,10 +27,10 @@ from absl import flags
 
 from jaxcnn import command
 from jaxcnn.command import network as chosen
-from jaxcnn.command import output, unused, writable
+from jaxcnn.command import output, unused
 from jaxcnn.config import Config, UserError, flatten, to_dict
 from jaxcnn.data import place
-from jaxcnn.machine import hosts, malloc
+from jaxcnn.machine import hosts, malloc, writable
 from jaxcnn.machine.paths import separate
 from jaxcnn.text import shown
 

@@ -14,7 +14,7 @@ import pathlib
 from absl import flags
 
 from jaxcnn import command
-from jaxcnn.command import writable
+from jaxcnn.machine import writable
 from jaxcnn.machine.extras import need
 
 CONFIG = command.define_config("The config whose augmentation is drawn: a file of configs/, with :variant if wanted.")

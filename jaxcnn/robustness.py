@@ -17,8 +17,8 @@ from absl import flags
 
 from jaxcnn import command
 from jaxcnn.command import network as chosen
-from jaxcnn.command import writable
 from jaxcnn.config import UserError, convert
+from jaxcnn.machine import writable
 from jaxcnn.machine.extras import need
 
 NETWORK = chosen.define()

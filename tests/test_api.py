@@ -240,6 +240,7 @@ def test_a_run_from_arrays_goes_on_with_equal_arrays_only_and_says_what_it_needs
     run = jaxcnn.train(small(), tmp_path, data=copies())
     assert run.summary["starts"] == 2
     tested = run.evaluate()
+    assert run.export("onnx", verify=True, progress=False).verdict.agreement == 1.0, "its arrays are its data"
     assert tested["ema_top1_accuracy" if "ema_top1_accuracy" in tested else "top1_accuracy"] > 0.3
     del run
     gc.collect()

@@ -1,13 +1,16 @@
 """`benchmarks.compression`: what it runs, that it goes on, and its table."""
 
+import dataclasses
 import json
 import pathlib
+import time
 
 import pytest
 
 from benchmarks import compression_report, compression_steps
 from jaxcnn.config import to_dict
 from jaxcnn.train import workdir
+from jaxcnn.train.interrupts import Interrupted
 from tests import digits, runs
 
 SUMMARY = {
@@ -154,6 +157,59 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
     }
     steps.measured()
     assert len(ran) == len(modules), "nothing is left"
+
+
+def test_the_work_is_done_part_by_part_and_what_a_stopped_step_left_is_made_again(tmp_path, monkeypatch):
+    ran, stop_at = [], "slim"
+    base = tmp_path / "base" / "vgg16_seed1"
+
+    def make(steps, module, *given):
+        place = pathlib.Path(given[-1].partition("=")[2])
+        ran.append(place.name)
+        place.parent.mkdir(exist_ok=True, parents=True)
+        assert not place.exists(), "nothing is left of a step that was stopped"
+        if place.suffix:
+            place.write_text("1")
+            (place.parent / f"{place.name}.json").write_text(json.dumps(coded(0.9, 1)))
+        else:
+            place.mkdir()
+            workdir.write_config(place, digits.config())
+        if place.name == stop_at:
+            raise Interrupted("stopped")
+
+    monkeypatch.setattr(compression_steps.Steps, "_run", make)
+    monkeypatch.setattr(compression_steps.summary, "read", lambda folder: SUMMARY if folder.exists() else None)
+
+    def done(last, until=None):
+        ran.clear()
+        options = compression_steps.Options()
+        place = tmp_path / "steps" / "1"
+        steps = compression_steps.Steps(base, place, 1, options, [], None, until, last, "vgg16_cifar10")
+        assert steps.measured() is None
+        return list(ran)
+
+    assert done("run") == ["vgg16_seed1"] and done("run") == []
+    with pytest.raises(Interrupted):
+        done("compress")
+    assert ran == ["pruned", "pruned.jxc", "shared", "tuned", "tuned.jxc", "slim"]
+    stop_at = ""
+    assert done("compress") == ["slim", "slim_on"]
+    exported = done("export")
+    assert len(exported) == 10 and done("export") == [] and "whole.none.onnx" in exported
+
+
+def test_steps_whose_time_is_over_do_not_begin(tmp_path):
+    options = compression_steps.Options()
+    given = (tmp_path / "base", tmp_path / "steps", 0, options, [], None, time.monotonic() - 1, "run", "vgg16_cifar10")
+    with pytest.raises(Interrupted, match="the time of --minutes is over; the same command continues"):
+        compression_steps.Steps(*given).measured()
+
+
+def test_each_option_is_described_once(root):
+    told = compression_steps.words()
+    assert set(told) == {field.name for field in dataclasses.fields(compression_steps.Options)}
+    sources = "".join(path.read_text() for path in (root / "benchmarks").glob("compression*.py"))
+    assert all(sources.count(words) == 1 for words in told.values())
 
 
 @pytest.mark.parametrize(

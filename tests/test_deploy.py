@@ -375,7 +375,7 @@ def test_times_are_quantiles_of_calls_and_the_first_call_is_apart():
 def test_the_commands_write_verify_and_time_a_file_and_tell_wrong_flags_in_one_line(run, tmp_path):
     _, _, folder = run
     flags = (f"--workdir={folder}/run", f"--out={tmp_path}/b.onnx", "--format=onnx")
-    code, output = runs.run(*flags, "--verify", "--card", module="jaxcnn.export")
+    code, output = runs.run(*flags, "--verify", module="jaxcnn.export")
     assert (
         code == 0
         and "b.onnx: 16 operators of step 40 (ema weights), BatchNorm folded" in output
@@ -389,10 +389,16 @@ def test_the_commands_write_verify_and_time_a_file_and_tell_wrong_flags_in_one_l
     figures = json.loads((tmp_path / "l.json").read_text())
     assert code == 0 and [each["batch"] for each in figures["timings"]] == [1, 2] and "ONNX Runtime on cpu" in output
     assert figures["cold_start_seconds"] > 0 and figures["bytes"] == (tmp_path / "b.onnx").stat().st_size
+    (folder / "c.onnx.md").write_text("mine")
     for module, wrong, words in (
         ("jaxcnn.export", ("--verify", "--format=safetensors"), "--verify runs a whole network"),
         ("jaxcnn.export", ("--format=web", f"--out={tmp_path}/page", "--runtime=jaxcnn"), "has no ort.wasm.min.mjs"),
         ("jaxcnn.export", ("--format=onnx", "--calibration=minmax"), "--calibration is for --quantize=int8; leave it"),
+        (
+            "jaxcnn.export",
+            ("--format=onnx", f"--out={folder}/c.onnx"),
+            "c.onnx.md is there, and is no model card; move",
+        ),
         ("jaxcnn.export", ("--format=onnx", "--names=timm"), "--names is for --format=safetensors, not onnx; leave"),
         ("jaxcnn.export", ("--format=onnx", "--split=test"), "--split is for --verify; leave it out"),
         (
@@ -412,7 +418,8 @@ def test_the_commands_write_verify_and_time_a_file_and_tell_wrong_flags_in_one_l
 def test_a_model_card_has_the_figures_of_these_weights_alone_and_what_they_come_from(run):
     network, _, folder = run
     path = card.write(network, folder / "run", folder / "a.onnx", "onnx")
-    lines = path.read_text().splitlines()
+    text = path.read_text()
+    lines = text.splitlines()
     assert path.name == "a.onnx.md" and lines[0] == "# Model card: a.onnx"
     summary = json.loads((folder / "run" / "summary.json").read_text())
     test = summary["test"]
@@ -427,6 +434,9 @@ def test_a_model_card_has_the_figures_of_these_weights_alone_and_what_they_come_
     assert any(line.startswith("| trained by |") and str(there["commit"]) in line for line in lines)
     assert any("licence" in line.lower() and line.endswith(card.TO_FILL_IN) for line in lines)
     assert "| size | 8 x 8 pixels, 1 channels (grey) |" in lines and "| 7 | 7 |" in lines
+    path.write_text(text.replace(card.TO_FILL_IN, "by me", 1))
+    again = card.write(network, folder / "run", folder / "a.onnx", "onnx").read_text()
+    assert again.count("by me") == 1 and again.count(card.TO_FILL_IN) == text.count(card.TO_FILL_IN) - 1
     other = card.write(dataclasses.replace(network, weights="last"), folder / "run", folder / "a.onnx", "onnx")
     assert "Of the artefact itself nothing was measured." in other.read_text() and "| test |" not in other.read_text()
     inexact = card.write(network, folder / "run", folder / "a.onnx", "int8", exact=False, measured=["- 9 of 10"])

@@ -112,6 +112,18 @@ def test_the_command_writes_an_int8_file_of_litert_and_verifies_it(run):
     assert code == 0 and "verified in LiteRT on cpu on 200 examples:" in output and "beside float32: " in output, output
     (same,) = [line for line in output.splitlines() if "the same largest logit for" in line]
     assert float(same.rpartition("for ")[2].rstrip("%")) >= 97
+    flags = (f"--workdir={folder}/run", "--format=tflite", "--quantize=whole_int8", f"--out={folder}/whole.tflite")
+    code, output = runs.run(*flags, "--calibration_images=100", "--verify", module="jaxcnn.export")
+    assert code == 0 and "integers alone, int8 in and out" in output and "beside float32: " in output, output
+    (same,) = [line for line in output.splitlines() if "the same largest logit for" in line]
+    assert float(same.rpartition("for ")[2].rstrip("%")) >= 95
+    facts = runtimes.of_file(folder / "whole.tflite").facts
+    assert (
+        facts["input"].startswith("image: int8 [batch, 8, 8, 1], round(pixel / ") and facts["input_quantization"][0] > 0
+    )
+    grey = np.asarray([[[[0], [255]]]], np.uint8)
+    codes = tensorflow_files._as_int8(grey, {"quantization": (1.0, -128)})
+    assert codes.ravel().tolist() == [-128, 127]
     for wrong, told in (
         (
             ("--format=savedmodel", "--quantize=int8"),

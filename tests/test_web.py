@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcnn.command import writable
 from jaxcnn.config import UserError
 from jaxcnn.data import decode
 from jaxcnn.deploy import web, web_runtime
+from jaxcnn.machine import writable
 
 CONTENTS = {name: name.encode() for name in web_runtime.FILES}
 

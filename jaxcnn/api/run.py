@@ -13,6 +13,7 @@ import numpy as np
 import jaxcnn.config as configs
 from jaxcnn.api import images as forms
 from jaxcnn.api import shown
+from jaxcnn.api.deployed import Deployed
 from jaxcnn.api.errors import python_words
 from jaxcnn.api.network import Network
 from jaxcnn.api.shown import Figures, Picture, Predictions, Records
@@ -23,6 +24,8 @@ from jaxcnn.tasks import by_name
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.train import assess, curves, seals, summary
 from jaxcnn.train import workdir as files
+from jaxcnn.train.trained import Trained
+from jaxcnn.train.trained import load as load_trained
 
 if TYPE_CHECKING:
     from jaxcnn.api.explanations import Explanations
@@ -62,7 +65,7 @@ def load(
         return Run(folder, str(checkpoint), weights, devices)
 
 
-class Run:
+class Run(Deployed):
     """A run in a workdir: its figures, its curves, and its network. `jaxcnn.train` and `jaxcnn.load` return one.
 
     Attributes:
@@ -175,12 +178,22 @@ class Run:
     def _subject(self) -> Any:
         from jaxcnn.explain.subject import Subject
 
-        trained = self.network.trained
-        if self._arrays is not None:  # some methods need images of the training split
-            memory.know(self._arrays)
-            data = dataclasses.replace(trained.config.data, source=self._arrays.source)
-            trained = dataclasses.replace(trained, config=dataclasses.replace(trained.config, data=data))
-        return Subject(trained)
+        return Subject(self._with_data(self.network.trained))  # some methods need images of the training split
+
+    def _trained(self) -> Trained:
+        network = self.network.trained
+        if network.mesh.size > 1:
+            with python_words():
+                network, _ = load_trained(self.workdir, self._checkpoint, self._weights, 1)
+        return self._with_data(network)
+
+    def _with_data(self, trained: Trained) -> Trained:
+        """The network, whose data is there even if the run was made from arrays."""
+        if self._arrays is None:
+            return trained
+        memory.know(self._arrays)
+        data = dataclasses.replace(trained.config.data, source=self._arrays.source)
+        return dataclasses.replace(trained, config=dataclasses.replace(trained.config, data=data))
 
     def evaluate(self, split: Any = "test", *, data: Any = None, batch_size: int = 0) -> Figures:
         """Accuracy, loss, calibration, figures of each class and the confusion matrix, on a split or on other images.

@@ -4,7 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from absl import flags
 
-from jaxcnn.config import UserError
+from jaxcnn.machine import given
+
+
+def present() -> set[str]:
+    """The names of the flags that were given."""
+    return {name for name in flags.FLAGS if flags.FLAGS[name].present}
 
 
 def refuse(names: Iterable[str], why: str) -> None:
@@ -13,9 +18,7 @@ def refuse(names: Iterable[str], why: str) -> None:
     Raises:
       UserError: one was given.
     """
-    for name in names:
-        if flags.FLAGS[name].present:
-            raise UserError(f"--{name} {why}; leave it out")
+    given.refuse(names, present(), why)
 
 
 def refuse_beside(
@@ -25,19 +28,9 @@ def refuse_beside(
     hints: Mapping[str, str] | None = None,
     word: str = "or",
 ) -> None:
-    """Refuse flags that have no effect with the value of another flag.
-
-    Args:
-      choice: name of this other flag.
-      value: its value.
-      of_values: the values with which a flag has an effect, by its name.
-      hints: more words about a flag, by its name.
-      word: the word before the last of several values.
+    """Refuse flags that have no effect with the value of another flag; arguments as of `given.refuse_beside`.
 
     Raises:
       UserError: one was given.
     """
-    for name, values in of_values.items():
-        if value not in values:
-            wanted = f" {word} ".join([", ".join(values[:-1]), values[-1]] if len(values) > 1 else values)
-            refuse([name], f"is for --{choice}={wanted}, not {value}{(hints or {}).get(name, '')}")
+    given.refuse_beside(choice, value, of_values, present(), hints, word)

@@ -68,8 +68,13 @@ def slim(trained: Trained, keep: Keep) -> tuple[Trained, list[str]]:
     """
     name = trained.config.model.name
     usual = usual_sizes(trained.spec)
-    if not usual:
+    if not usual or name not in networks.readers("channels"):
         raise UserError(f"--method=filters is for {', '.join(networks.readers('channels'))}; {name} has no such option")
+    if trained.config.model.attention != "none":
+        raise UserError(
+            f"--method=filters: this {name} has config.model.attention={trained.config.model.attention!r}, whose "
+            "layers have shares of the channels; slim one without attention"
+        )
     if trained.config.norm.name == "group":
         raise UserError(
             f"--method=filters: this {name} has config.norm.name='group', and with fewer channels its groups would be "

@@ -308,8 +308,12 @@ class _Trace:
         batch, inputs, *_ = (x[axis] for axis in numbers.lhs_spec)
         outputs, seen, *sides = (kernel[axis] for axis in numbers.rhs_spec)
         self.hold((*sides, *(x[axis] for axis in numbers.lhs_spec[2:])))
-        if params["feature_group_count"] == params["batch_group_count"] == 1 and inputs is not None:
+        groups = params["feature_group_count"] if params["batch_group_count"] == 1 and inputs is not None else 0
+        if groups == 1:
             self.tie(inputs, seen)
+        elif groups == len(outputs) == (0 if inputs is None else len(inputs)):  # depthwise: a filter for each channel
+            self.hold((seen,))
+            self.tie(inputs, outputs)
         else:
             self.hold((batch, inputs, seen, outputs))
         made: list[Axis] = [np.full(size, HELD) for size in shape]

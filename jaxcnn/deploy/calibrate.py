@@ -71,9 +71,15 @@ def _on_each(
     split: Split, images: int, call: Callable[[np.ndarray], dict[str, Array]]
 ) -> Iterator[dict[str, np.ndarray]]:
     """The results of a function of batches; the last one may be smaller, so that no image counts twice."""
+    for batch in batches(split, images):
+        yield jax.device_get(call(batch))
+
+
+def batches(split: Split, images: int) -> Iterator[np.ndarray]:
+    """So many images of a split, at equal distances in it, in batches; all of them if it has fewer."""
     chosen = np.unique(np.linspace(0, len(split) - 1, min(images, len(split))).astype(np.int64))
     for start in range(0, len(chosen), _BATCH):
-        yield jax.device_get(call(np.asarray(split.read(chosen[start : start + _BATCH]))))
+        yield np.asarray(split.read(chosen[start : start + _BATCH]))
 
 
 def _histogram(x: Float[Array, "..."], ends: Float[Array, "2"]) -> Float[Array, " bins"]:

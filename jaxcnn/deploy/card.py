@@ -22,7 +22,9 @@ from jaxcnn.text import as_markdown, counted, markdown_table, shown
 from jaxcnn.train import environment, workdir
 from jaxcnn.train.trained import Trained
 
+TITLE, OF_THE_USER = "# Model card: ", "To be filled in by whoever gives it to others"
 TO_FILL_IN = "*to be filled in*"
+LEFT = "a model card, whose licence and uses are to be filled in"
 MOST_LABELS = 200
 _LEFT_TO_THE_USER = (
     ("Licence", "of the network, and of the data it learnt from"),
@@ -33,9 +35,35 @@ _LEFT_TO_THE_USER = (
 )
 
 
-def place_of(artefact: pathlib.Path) -> pathlib.Path:
-    """Where the card of a file, or of the folder of a run, lies."""
-    return artefact / "model_card.md" if artefact.is_dir() else artefact.with_name(f"{artefact.name}.md")
+def place_of(artefact: pathlib.Path, is_folder: bool) -> pathlib.Path:
+    """Where the card of a file lies, or that of a folder, which may be a run, a page or a SavedModel."""
+    return artefact / "model_card.md" if is_folder else artefact.with_name(f"{artefact.name}.md")
+
+
+def check(path: pathlib.Path) -> None:
+    """Refuse the place of a card where something else lies.
+
+    Raises:
+      UserError: it does.
+    """
+    if path.exists() and not _text(path).startswith(TITLE):
+        raise UserError(f"{shown(str(path))} is there, and is no model card; move it, or give --nocard")
+
+
+def _text(path: pathlib.Path) -> str:
+    """The text of a file; empty if it has none that can be read."""
+    try:
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _of_the_user(path: pathlib.Path) -> list[str]:
+    """The lines of a card that are left to the user: those of an earlier card in the same place, if there is one."""
+    _, found, rest = _text(path).partition(f"\n## {OF_THE_USER}\n")
+    if found:
+        return rest.partition("\n## ")[0].strip("\n").split("\n")
+    return [f"- **{what}** ({of}): {TO_FILL_IN}" for what, of in _LEFT_TO_THE_USER]
 
 
 def write(
@@ -47,7 +75,7 @@ def write(
     exact: bool = True,
     measured: Sequence[str] = (),
 ) -> pathlib.Path:
-    """Write the card of a network; return its path.
+    """Write the card of a network; return its path. What a user has filled in on an earlier card stays.
 
     Args:
       trained: the network.
@@ -60,12 +88,10 @@ def write(
     Raises:
       UserError: it cannot be written.
     """
-    path = place_of(artefact)
+    path = place_of(artefact, artefact.is_dir())
     sections = {
         "What it is": _what(trained, artefact, form),
-        "To be filled in by whoever gives it to others": [
-            f"- **{what}** ({of}): {TO_FILL_IN}" for what, of in _LEFT_TO_THE_USER
-        ],
+        OF_THE_USER: _of_the_user(path),
         "Images it takes, and what it answers": _input(trained),
         "Labels": _labels(trained),
         "Data and protocol": _data(trained, folder),
@@ -73,7 +99,7 @@ def write(
         "Limits": _limits(trained, folder),
         "Provenance": _provenance(trained, folder, artefact),
     }
-    lines = [f"# Model card: {as_markdown(shown(artefact.name))}", ""]
+    lines = [f"{TITLE}{as_markdown(shown(artefact.name))}", ""]
     for title, body in sections.items():
         lines += [f"## {title}", "", *body, ""]
     try:

@@ -6,14 +6,17 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Num
 
+from jaxcnn.config import UserError
 from jaxcnn.deploy.runtimes import Runtime
 from jaxcnn.text import markdown_table
 
 LEAST_CALLS, MOST_CALLS = 20, 10_000
+MOST_BATCH = 2**16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,17 @@ class Timing:
     def images_per_second(self) -> float:
         """By the median."""
         return self.batch / self.p50
+
+
+def check_batches(batches: Sequence[int | str]) -> None:
+    """Refuse batch sizes that are no numbers from 1 to `MOST_BATCH`.
+
+    Raises:
+      UserError: there is one, or none at all.
+    """
+    if not batches or not all(isinstance(each, int) and 0 < each <= MOST_BATCH for each in batches):
+        given = ",".join(map(str, batches))
+        raise UserError(f"--batches={given}: batch sizes are numbers from 1 to {MOST_BATCH}")
 
 
 def measure(
@@ -77,6 +91,11 @@ def _seconds(runtime: Runtime, images: np.ndarray) -> float:
     began = time.perf_counter()
     runtime.call(images)
     return time.perf_counter() - began
+
+
+def record(timing: Timing) -> dict[str, Any]:
+    """The figures of one batch size by name; times in seconds."""
+    return dataclasses.asdict(timing) | {"images_per_second": timing.images_per_second}
 
 
 def process_seconds() -> float | None:

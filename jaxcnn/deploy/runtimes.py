@@ -137,7 +137,7 @@ def of_file(path: pathlib.Path, threads: int = 0, in_jax: bool = False) -> Runti
 
 def of_int8(runtime: Runtime) -> str:
     """For a file of int8 a line on the instructions of this processor for it (`machine.instructions`); else empty."""
-    return instructions.in_words() if runtime.facts.get("quantize") == "int8" else ""
+    return instructions.in_words() if runtime.facts.get("quantize") in ("int8", "whole_int8") else ""
 
 
 def _of_weights(path: pathlib.Path) -> Runtime:

@@ -23,6 +23,7 @@ from jaxcnn.text import shown
 from jaxcnn.train.trained import Trained
 
 NETWORK, FACTS = "saved_model.pb", "jaxcnn.json"
+INT8, WHOLE_INT8 = "int8", "whole_int8"
 SIGNATURE = "serving_default"
 MOST = 2**31 - 1  # bytes of the constants of a graph, which is one message of protobuf
 
@@ -66,6 +67,54 @@ def write_lite(graph: Graph, trained: Trained, path: pathlib.Path, **more: Any) 
     beside.write(path, content, predictor.facts(trained) | {name: json.dumps(value) for name, value in more.items()})
 
 
+def write_whole_int8(
+    graph: Graph, trained: Trained, path: pathlib.Path, images: Iterator[np.ndarray], **more: Any
+) -> None:
+    """Write a file of LiteRT that computes in integers alone: int8 pixels in, int8 outputs out.
+
+    The ranges of all tensors are the smallest and largest value that TensorFlow's converter sees in these images. The
+    facts tell the scale and zero point of input and output: a pixel p is round(p / scale) + zero.
+
+    Args:
+      graph: of the network, in float32, with BatchNorm folded.
+      trained: the network, of images of uint8.
+      path: the file.
+      images: batches of training images.
+      more: facts.
+
+    Raises:
+      UserError: images have more than 8 bits, LiteRT has no int8 for an operator, or the file cannot be written.
+    """
+    shape, dtype = trained.spec.image_shape, trained.spec.image_dtype
+    if dtype != "uint8":
+        raise UserError(f"--quantize={WHOLE_INT8} is for images of uint8, which int8 can hold, not {dtype}; use int8")
+    tf = import_tensorflow()
+    function = _predict(tf, graph, shape, "float32")
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    seen = list(images)  # the converter may ask for them more than once
+    converter.representative_dataset = lambda: ([each[None].astype(np.float32)] for batch in seen for each in batch)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    content = _converted(converter, f"as integers alone; use --quantize={INT8}, which leaves some layers float32")
+    interpreter = _interpreter(content, 1)
+    left = [each["name"] for each in interpreter.get_tensor_details() if each["dtype"] == np.float32]
+    if left:
+        raise UserError(
+            f"LiteRT has no int8 for a layer of this network ({shown(left[0])[:150]}); use --quantize={INT8}, which "
+            "leaves such layers float32"
+        )
+    (given,), (found,) = interpreter.get_input_details(), interpreter.get_output_details()
+    (scale, zero), size = given["quantization"], ", ".join(map(str, shape))
+    told = {
+        "input": f"{predictor.INPUT}: int8 [batch, {size}], round(pixel / {scale:.9g}) {zero:+}; normalised inside",
+        "input_quantization": given["quantization"],
+        "output_quantization": found["quantization"],
+    }
+    facts = {name: json.dumps(value) for name, value in (more | told).items()}
+    beside.write(path, content, predictor.facts(trained) | facts)
+
+
 def lite_of(graph: Graph, shape: tuple[int, ...], dtype: str, quantize: str) -> bytes:
     """The bytes of a file of LiteRT.
 
@@ -83,13 +132,19 @@ def lite_of(graph: Graph, shape: tuple[int, ...], dtype: str, quantize: str) -> 
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantize == "float16":
         converter.target_spec.supported_types = [tf.float16]
+    return _converted(converter, "for LiteRT; use --format=onnx")
+
+
+def _converted(converter: Any, how: str) -> bytes:
+    """The bytes of a file of LiteRT; `how` it should have been written, in words."""
     try:
         with _silence():
             return bytes(converter.convert())
     except Exception as error:  # of MLIR, with a trace of many lines
         lines = [line.rpartition("error: ")[2] for line in str(error).splitlines() if line.strip()]
-        why = lines[0] if lines else type(error).__name__
-        raise UserError(f"TensorFlow cannot write this network for LiteRT ({why[:200]}); use --format=onnx") from error
+        why = shown(lines[0])[:200] if lines else type(error).__name__
+        what, _, advice = how.partition("; ")
+        raise UserError(f"TensorFlow cannot write this network {what} ({why}); {advice}") from error
 
 
 @contextlib.contextmanager
@@ -147,10 +202,8 @@ def read_lite(path: pathlib.Path, threads: int) -> tuple[Call, dict[str, Any]]:
       UserError: it cannot be read, or was changed.
     """
     extras.need("litert", f"running {shown(path.name)}")
-    from ai_edge_litert.interpreter import Interpreter
-
     content, facts = beside.read(path)
-    interpreter = Interpreter(model_content=content, num_threads=threads or os.cpu_count())
+    interpreter = _interpreter(content, threads or os.cpu_count() or 1)
     (image,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
     shape: list[tuple[int, ...]] = []
 
@@ -159,8 +212,24 @@ def read_lite(path: pathlib.Path, threads: int) -> tuple[Call, dict[str, Any]]:
             interpreter.resize_tensor_input(image["index"], images.shape)
             interpreter.allocate_tensors()
             shape[:] = [images.shape]
-        interpreter.set_tensor(image["index"], images)
+        interpreter.set_tensor(image["index"], _as_int8(images, image) if image["dtype"] == np.int8 else images)
         interpreter.invoke()
-        return interpreter.get_tensor(output["index"])
+        found = interpreter.get_tensor(output["index"])
+        if output["dtype"] != np.int8:
+            return found
+        scale, zero = output["quantization"]
+        return (found.astype(np.float32) - np.float32(zero)) * np.float32(scale)
 
     return run, facts
+
+
+def _as_int8(images: np.ndarray, image: Any) -> np.ndarray:
+    """Pixels as the codes of a file with int8 input."""
+    scale, zero = image["quantization"]
+    return np.clip(np.rint(images / np.float32(scale)) + zero, -128, 127).astype(np.int8)
+
+
+def _interpreter(content: bytes, threads: int) -> Any:
+    from ai_edge_litert.interpreter import Interpreter
+
+    return Interpreter(model_content=content, num_threads=threads)

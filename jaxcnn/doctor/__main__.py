@@ -24,9 +24,9 @@ from typing import Any
 from absl import flags
 
 from jaxcnn import command
-from jaxcnn.command import unused, writable
+from jaxcnn.command import unused
 from jaxcnn.config import Config, UserError
-from jaxcnn.machine import hosts
+from jaxcnn.machine import hosts, writable
 from jaxcnn.machine.heartbeat import Cluster
 from jaxcnn.text import shown
 

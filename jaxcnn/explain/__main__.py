@@ -16,9 +16,8 @@ from absl import flags
 
 from jaxcnn import command
 from jaxcnn.command import network as chosen
-from jaxcnn.command import writable
 from jaxcnn.config import UserError
-from jaxcnn.machine import malloc
+from jaxcnn.machine import malloc, writable
 from jaxcnn.machine.paths import separate
 from jaxcnn.text import shown
 

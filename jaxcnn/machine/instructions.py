@@ -1,6 +1,9 @@
-"""Finds the processor's instructions for int8, from the flags that Linux shows."""
+"""The name of the processor and its instructions for int8, from what Linux shows."""
 
+import functools
 import pathlib
+import platform
+import sys
 
 INT8 = {"amx_int8": "AMX", "avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX-VNNI", "i8mm": "I8MM", "asimddp": "SDOT"}
 CPUINFO = pathlib.Path("/proc/cpuinfo")
@@ -26,3 +29,14 @@ def in_words() -> str:
         f"this processor has no instructions for int8 ({wanted}): expect a smaller file, and less time only where most "
         "of it goes into reading weights"
     )
+
+
+@functools.cache
+def processor() -> str:
+    """The name of the processor."""
+    try:
+        lines = CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or sys.platform

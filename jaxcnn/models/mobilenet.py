@@ -18,6 +18,7 @@ from jaxcnn.models.group_norm import norm_layer
 from jaxcnn.models.layers import Classifier, Conv, Dropout, StochasticDepth, scaled
 from jaxcnn.models.network import Images, Logits, Network, Positions
 from jaxcnn.models.pooling import global_average_pool
+from jaxcnn.models.sizes import sized, sized_from
 
 STEM, LAST = 32, 1280  # channels of the first and the last convolution
 
@@ -84,7 +85,7 @@ class InvertedResidualNet(Network):
         """Logits of images; the positions in the global batch are for dropout in training."""
         name = self.model.name
         x = inverted_stages(self, name, self.model.form, images, positions, train)[-1]
-        x = _outer_step(self, name, x, "last", scaled(LAST, self.model.width), 1, 1, train)
+        x = _outer_step(self, name, x, "last", sized(self.model, "last_conv", LAST), 1, 1, train)
         x = Dropout(self.model.dropout, name="dropout")(global_average_pool(x), train, positions)
         return Classifier(self.outputs, name="classifier")(x)
 
@@ -104,7 +105,8 @@ def inverted_stages(
     """
     model, large, squeezed = network.model, form == "imagenet", variant_name in SQUEEZED
     x = images.astype(network.dtype)
-    x = _outer_step(network, variant_name, x, "stem", scaled(STEM, model.width), 3, 2 if large else 1, train)
+    x = _outer_step(network, variant_name, x, "stem", sized(model, "stem_conv", STEM), 3, 2 if large else 1, train)
+    usual = scaled(STEM, model.width)  # channels, with none of `model.channels`
     stages = STAGES[variant_name]
     block, all_blocks = 0, sum(stage.blocks for stage in stages)
     made = []
@@ -113,19 +115,24 @@ def inverted_stages(
         for i in range(1, stage.blocks + 1):
             block += 1
             first = stage.strides if large or number != 2 else 1
+            strides, path, before = first if i == 1 else 1, f"block{number}_{i}", usual
+            usual = scaled(stage.channels, model.width)
+            joined = strides == 1 and before == usual
+            inner = stage.expansion * before
             x = InvertedResidual(
-                channels=scaled(stage.channels, model.width),
-                expansion=stage.expansion,
+                channels=x.shape[-1] if joined else sized(model, f"{path}/project_conv", stage.channels),
+                inner=sized_from(model, f"{path}/expand_conv", inner) if stage.expansion > 1 else 0,
                 size=stage.size,
-                strides=first if i == 1 else 1,
+                strides=strides,
+                joined=joined,
                 at_end=variant_name in PADDED_AT_END,
                 drop_rate=model.stochastic_depth * block / all_blocks,
                 norm=network.norm,
                 axis_name=network.axis_name,
                 dtype=network.dtype,
                 attend=attend,
-                squeezed=squeezed,
-                name=f"block{number}_{i}",
+                squeezed=max(1, before // 4) if squeezed else 0,
+                name=path,
             )(x, train, positions)
             x = attend("block", x, train, f"block{number}_{i}_attention")
         x = attend("stage", x, train, f"stage{number}_attention")
@@ -147,31 +154,33 @@ class InvertedResidual(nn.Module):
 
     Attributes:
       channels: channels of the output.
-      expansion: ratio of the depthwise convolution's channels to those of the input; with 1, the first convolution
-        is left out.
+      inner: channels of the first and of the depthwise convolution; 0: there is no first one, and the depthwise one
+        has those of the input.
       size: side of the depthwise kernel.
       strides: stride of the depthwise convolution.
+      joined: whether there is a shortcut, which needs stride 1 and an input of `channels`.
       at_end: whether it is padded as in TensorFlow.
       drop_rate: rate at which an example gets the shortcut alone in training.
       norm: options of the BatchNorm layers.
       axis_name: mesh axis over which the batch is sharded, or None.
       dtype: type of the computation.
       attend: attention after the depthwise convolution ("inner") or at the end of the branch ("branch").
-      squeezed: whether squeeze-and-excitation, to a quarter of the input's channels, follows the depthwise
-        convolution, and swish takes the place of ReLU6.
+      squeezed: channels inside the squeeze-and-excitation that follows the depthwise convolution, with swish in place
+        of ReLU6; 0: there is none.
     """
 
     channels: int
-    expansion: int
+    inner: int
     size: int
     strides: int
+    joined: bool
     at_end: bool
     drop_rate: float
     norm: config.Norm
     axis_name: str | None
     dtype: Dtype
     attend: attention.Attend
-    squeezed: bool = False
+    squeezed: int = 0
 
     @nn.compact
     def __call__(self, x: Images, train: bool, positions: Positions | None = None) -> Float[Array, "b oh ow o"]:
@@ -182,19 +191,18 @@ class InvertedResidual(nn.Module):
                 x, name, channels, size, strides, groups, self.at_end, self.norm, self.axis_name, self.dtype, train
             )
 
-        inner = self.expansion * x.shape[-1]
+        inner = self.inner or x.shape[-1]
         activation = nn.silu if self.squeezed else nn.relu6
         y = x
-        if self.expansion > 1:
+        if self.inner:
             y = activation(step(y, "expand", inner, 1, 1, 1))
         y = activation(step(y, "depthwise", inner, self.size, self.strides, inner))
         if self.squeezed:
-            channels = max(1, x.shape[-1] // 4)
-            y = attention.SqueezeExcitation(channels=channels, activation=nn.silu, dtype=self.dtype, name="se")(y)
+            y = attention.SqueezeExcitation(channels=self.squeezed, activation=nn.silu, dtype=self.dtype, name="se")(y)
         y = self.attend("inner", y, train)
         y = step(y, "project", self.channels, 1, 1, 1)
         y = self.attend("branch", y, train)
-        if self.strides > 1 or x.shape[-1] != self.channels:
+        if not self.joined:
             return y
         return x + StochasticDepth(self.drop_rate, name="stochastic_depth")(y, train, positions)
 

@@ -20,7 +20,11 @@ def sized(model: config.Model, layer: str, channels: int) -> int:
       layer: the path of the layer, such as "block1_1/conv1".
       channels: channels of this layer at width 1.
     """
-    usual = scaled(channels, model.width)
+    return sized_from(model, layer, scaled(channels, model.width))
+
+
+def sized_from(model: config.Model, layer: str, usual: int) -> int:
+    """The output channels of a layer whose `usual` ones, width included, follow from those of another layer."""
     _noted.note(layer, usual)
     return dict(model.channels).get(layer, usual)
 

@@ -9,9 +9,10 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 from jaxcnn.models import attention
-from jaxcnn.models.layers import Conv, Dropout, at_least_float32, classifier_normal, scaled
+from jaxcnn.models.layers import Conv, Dropout, at_least_float32, classifier_normal
 from jaxcnn.models.network import Images, Logits, Network, Positions
 from jaxcnn.models.pooling import global_average_pool, max_pool
+from jaxcnn.models.sizes import sized
 
 FIRST_FIRE = 2  # the first convolution counts as layer 1
 FIRES = ((16, 64), (16, 64), (32, 128), (32, 128), (48, 192), (48, 192), (64, 256), (64, 256))  # (squeeze, expand)
@@ -36,14 +37,17 @@ class SqueezeNet(Network):
         x = images.astype(self.dtype)
         channels, size = STEMS[self.model.name]
         strides, padding = (2, 0) if self.model.form == "imagenet" else (1, size // 2)
-        stem = Conv(scaled(channels, self.model.width), size, strides, padding, dtype=self.dtype, name="stem_conv")
+        stem = Conv(
+            sized(self.model, "stem_conv", channels), size, strides, padding, dtype=self.dtype, name="stem_conv"
+        )
         x = nn.relu(stem(x))
         pooled = POOLED[self.model.name]
         if 1 in pooled:
             x = max_pool(x, 3, strides=2, ceil=True)
         for layer, (squeeze, expand) in enumerate(FIRES, start=FIRST_FIRE):
-            width = self.model.width
-            x = Fire(scaled(squeeze, width), scaled(expand, width), self.dtype, name=f"fire{layer}")(x)
+            sizes = {"squeeze": squeeze, "expand1x1": expand, "expand3x3": expand}
+            sizes = {name: sized(self.model, f"fire{layer}/{name}", usual) for name, usual in sizes.items()}
+            x = Fire(*sizes.values(), self.dtype, name=f"fire{layer}")(x)
             attend = attention.at_stage(self, sum(each < layer for each in pooled))
             x = attend("block", x, train, f"fire{layer}_attention")
             if layer in (*pooled, LAST_FIRE):
@@ -60,18 +64,19 @@ class Fire(nn.Module):
 
     Attributes:
       squeeze: channels of the first.
-      expand: channels of each of the other two.
+      expand1x1, expand3x3: channels of the other two.
       dtype: type of the computation.
     """
 
     squeeze: int
-    expand: int
+    expand1x1: int
+    expand3x3: int
     dtype: Dtype
 
     @nn.compact
     def __call__(self, x: Images) -> Float[Array, "b h w o"]:
-        """The output of the fire module for `x`: o is 2 `expand`."""
+        """The output of the fire module for `x`: o is the sum of those of the last two."""
         x = nn.relu(Conv(self.squeeze, 1, dtype=self.dtype, name="squeeze")(x))
-        one = Conv(self.expand, 1, dtype=self.dtype, name="expand1x1")(x)
-        three = Conv(self.expand, 3, padding=1, dtype=self.dtype, name="expand3x3")(x)
+        one = Conv(self.expand1x1, 1, dtype=self.dtype, name="expand1x1")(x)
+        three = Conv(self.expand3x3, 3, padding=1, dtype=self.dtype, name="expand3x3")(x)
         return nn.relu(jnp.concatenate([one, three], axis=-1))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jaxcnn.reporting import labels, screening, sizes
+from jaxcnn.reporting import labels, quickness, screening, sizes
 from jaxcnn.reporting.classes import confusions
 from jaxcnn.reporting.classes import names as class_names
 from jaxcnn.reporting.detectors import has_curves, how, of_setting, precision_recall
@@ -32,7 +32,7 @@ from jaxcnn.reporting.plots import (
 )
 from jaxcnn.reporting.run_charts import curves, learning_rates
 from jaxcnn.reporting.statistics import ACCURACY
-from jaxcnn.reporting.time_charts import by_size, pareto, speed_up, time_to_accuracy
+from jaxcnn.reporting.time_charts import by_latency, by_size, pareto, speed_up, time_to_accuracy
 from jaxcnn.tasks.confusion import Confusion
 
 MOST_ROWS = 16
@@ -64,6 +64,8 @@ def charts(findings: Findings) -> Iterator[functools.partial[Plot]]:
         yield make(pareto, front, i, findings)
     for front in sizes.fronts(findings.families):
         yield make(by_size, front)
+    for number, plane in enumerate(quickness.planes(findings), start=1):
+        yield make(by_latency, plane, number)
     for i, facts in enumerate(findings.scalings):
         yield make(speed_up, facts, i, findings)
     for family in findings.families:

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from jaxcnn.reporting import convergence, costs, labels, run_tables, sizes
+from jaxcnn.reporting import convergence, costs, labels, quickness, run_tables, sizes
 from jaxcnn.reporting.findings import Findings
 from jaxcnn.reporting.scaling import Scaling
 from jaxcnn.reporting.settings import Setting, sample_noun
@@ -19,7 +19,8 @@ def tables(findings: Findings) -> dict[str, Table]:
     """The tables of a report that have rows, by name, in order."""
     made = [
         results(findings), published(findings), settings(findings), costs.table(findings), comparisons(findings),
-        time_to_accuracy(findings), pareto(findings), sizes.table(findings), *scaling(findings),
+        time_to_accuracy(findings), pareto(findings), sizes.table(findings), quickness.table(findings),
+        *scaling(findings),
         *run_tables.all_of(findings),
     ]  # fmt: skip
     made = made if all(s.headline.percent for s in findings.settings) else [_without_percent(table) for table in made]

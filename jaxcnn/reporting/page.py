@@ -19,7 +19,7 @@ SECTIONS = (
     ("settings", "Settings", ("settings", "figures-*", "comparisons")),
     ("effects", "What each choice does", ()),
     ("curves", "Training curves", ()),
-    ("times", "Time and size", ("time-to-accuracy", "pareto", "sizes")),
+    ("times", "Time and size", ("time-to-accuracy", "pareto", "sizes", "latency")),
     ("scaling", "Speed over devices", ("scaling-*",)),
     ("confusion", "Classes", ("classes-*",)),
     ("confused", "Confused pairs", ("confused-*",)),

@@ -18,6 +18,7 @@ from jaxcnn.reporting.plots import (
     spread_tip,
     words,
 )
+from jaxcnn.reporting.quickness import Plane
 from jaxcnn.reporting.scaling import Scaling
 from jaxcnn.reporting.settings import Setting
 
@@ -80,6 +81,45 @@ def by_size(front: dict[str, Any]) -> Plot:
         "other setting beats in both.",
     )  # fmt: skip
     _plane(plot, front, sizes.live, lambda of: f"{of:,.0f} parameters not 0", "parameters not 0")
+    return plot
+
+
+def by_latency(plane: Plane, number: int) -> Plot:
+    """The headline figure on validation over the latency of one image, with areas for bytes; the front is opaque."""
+    headline, ours = plane.points[0].headline, sum(point.on_front for point in plane.points)
+    plot = new(
+        plot_name("latency", plane.data, str(number)), "times", 3.5,
+        f"Validation {headline.label} against the latency of one image on {plane.data}; the front has {ours} of "
+        f"{len(plane.points)} points",
+        f"On {plane.machine}. The area of a mark grows with the bytes. Pale: another one is at least as good in "
+        "accuracy, size and latency.",
+    )  # fmt: skip
+    axes = plot.figure.subplots()
+    networks, largest = (
+        list(dict.fromkeys(point.architecture for point in plane.points)),
+        max(point.size for point in plane.points),
+    )
+    for point in plane.points:
+        which = networks.index(point.architecture) % len(SERIES)
+        axes.plot(
+            [1000 * point.p50], [point.figure * (100 if headline.percent else 1)], MARKERS[which], color=SERIES[which],
+            markersize=4 + 12 * (point.size / largest) ** 0.5, alpha=0.9 if point.on_front else 0.3, linestyle="none",
+            markeredgecolor=INK if point.on_front else "none", markeredgewidth=0.8,
+            gid=plot.tip(
+                f"{point.title}, {point.form}: {headline.shown(point.figure)}, {point.size:,} bytes, "
+                f"{1000 * point.p50:.3f} ms"
+            ),
+        )  # fmt: skip
+    for which, network in enumerate(networks):
+        colour, marker = SERIES[which % len(SERIES)], MARKERS[which % len(MARKERS)]
+        axes.plot([], [], marker, color=colour, label=words(network), linestyle="none")
+    plot.figure.legend(loc="outside lower left", ncols=2)
+    if plane.points[-1].p50 > 8 * max(plane.points[0].p50, 1e-9):
+        axes.set_xscale("log")
+        logarithmic(axes.xaxis)
+    axes.margins(0.1)  # for the largest marks
+    unit = " (%)" if headline.percent else ""
+    axes.set(title=words(plane.data), xlabel="one image (ms)", ylabel=f"validation {headline.label}{unit}")
     return plot
 
 

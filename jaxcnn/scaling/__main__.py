@@ -15,8 +15,8 @@ import sys
 from absl import flags
 
 from jaxcnn import command
-from jaxcnn.command import writable
 from jaxcnn.config import Config, UserError, from_config_dict, to_dict
+from jaxcnn.machine import writable
 from jaxcnn.machine.extras import need
 from jaxcnn.text import counted
 

@@ -21,10 +21,8 @@ from jaxcnn import at_start  # noqa: F401 (imported first: from now on, a signal
 # isort: split
 
 import asyncio
-import contextlib
 import os
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 from absl import flags
@@ -32,7 +30,6 @@ from absl import flags
 from jaxcnn import command
 from jaxcnn.command import network as chosen
 from jaxcnn.command import unused
-from jaxcnn.config import UserError
 from jaxcnn.machine import extras
 from jaxcnn.serve import models
 
@@ -58,7 +55,6 @@ WHOLE = flags.DEFINE_float("max_request_mib", 64.0, "Most MiB of a request of ma
 LOG = flags.DEFINE_enum("log", "", ["", "json"], "Tell each request for answers on standard output, as a line of JSON.")
 TOKEN = "JAXCNN_SERVE_TOKEN"
 SWITCH_SECONDS = 0.0005  # between switches of threads: many refusals would otherwise slow down admitted images
-SPARE_CONNECTIONS = 512  # connections for health and metrics, and for requests that get 429
 
 
 def main() -> int:
@@ -69,6 +65,7 @@ def main() -> int:
     if not any(place.folder for place in places):
         unused.refuse(("checkpoint", "weights"), "is for the folder of a run")
     extras.need("serve", "jaxcnn.serve")
+    from jaxcnn.serve import running
     from jaxcnn.serve.app import Interface, Limits
     from jaxcnn.serve.request_log import RequestLog
 
@@ -89,7 +86,18 @@ def main() -> int:
     )
     command.interrupts().enter("serve")
     sys.setswitchinterval(SWITCH_SECONDS)
-    asyncio.run(_serve(Interface(services, limits, RequestLog(sys.stdout) if LOG.value else None)))
+    interface = Interface(services, limits, RequestLog(sys.stdout) if LOG.value else None)
+    asyncio.run(
+        running.serve(
+            interface,
+            HOST.value or "127.0.0.1",
+            PORT.value or 0,
+            limits.seconds,
+            most,
+            lambda address: print(f"jaxcnn: answers on {address}", flush=True),
+            lambda: bool(command.interrupts().received),
+        )
+    )
     return 0
 
 
@@ -114,46 +122,6 @@ def _service(place: models.Place) -> Any:
     else:
         network = NETWORK.load(folder=place.folder)
     return Service(network, MOST.value or 1, MEGAPIXELS.value or 1.0, file)
-
-
-async def _serve(interface: Any) -> None:
-    import uvicorn
-
-    from jaxcnn.serve import connections
-
-    class Server(uvicorn.Server):
-        """A uvicorn server that leaves signals to the command."""
-
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield
-
-    config = uvicorn.Config(
-        interface.app(),
-        host=HOST.value or "127.0.0.1",
-        port=PORT.value or 0,
-        log_level="error",
-        timeout_keep_alive=5,
-        http=connections.protocol(SECONDS.value or 1.0, (REQUESTS.value or 1) + SPARE_CONNECTIONS),
-        ws="none",
-        server_header=False,
-    )
-    server = Server(config)
-    served = asyncio.create_task(server.serve())
-    told = False
-    while not served.done():
-        await asyncio.sleep(0.05)
-        if server.started and not told:
-            told = True
-            host, port, *_ = server.servers[0].sockets[0].getsockname()
-            print(f"jaxcnn: answers on {connections.address(host, port)}", flush=True)
-        if command.interrupts().received and not server.should_exit:
-            await interface.bound.drain()
-            server.should_exit = True
-    try:
-        await served
-    except SystemExit:
-        raise UserError(f"--host={HOST.value} --port={PORT.value} cannot be listened on; choose another") from None
 
 
 if __name__ == "__main__":

@@ -33,9 +33,9 @@ def places(workdir: str, file: str, models: Sequence[str]) -> list[Place]:
     found = []
     if workdir:
         folder = pathlib.Path(workdir)
-        found.append(Place(_name_of(folder.resolve().name), folder, pathlib.Path(file) if file else None))
+        found.append(Place(name_of(folder.resolve().name), folder, pathlib.Path(file) if file else None))
     elif file:
-        found.append(Place(_name_of(pathlib.Path(file).stem), None, pathlib.Path(file)))
+        found.append(Place(name_of(pathlib.Path(file).stem), None, pathlib.Path(file)))
     elif not models:
         raise UserError("--workdir=<folder of a run> is missing; or give --file=<file of jaxcnn.export>")
     for given in models:
@@ -59,7 +59,7 @@ def places(workdir: str, file: str, models: Sequence[str]) -> list[Place]:
     return found
 
 
-def _name_of(text: str) -> str:
+def name_of(text: str) -> str:
     """The name of a folder or file as the name of a network."""
     name = re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip("._-")[:64]
     return name or "network"

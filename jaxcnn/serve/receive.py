@@ -30,10 +30,10 @@ class Limits:
       deadline: longest time from a whole request to its answer, seconds; 0: none.
     """
 
-    body: int
-    seconds: float
-    requests: int
-    wait: float
+    body: int = 16 * 2**20
+    seconds: float = 10.0
+    requests: int = 256
+    wait: float = 0.002
     token: str = ""
     images: int = 64
     whole: int = 64 * 2**20

@@ -36,7 +36,7 @@ class Service:
     """
 
     def __init__(
-        self, trained: Trained, most: int, max_megapixels: float, file: runtimes.Runtime | None = None
+        self, trained: Trained, most: int, max_megapixels: float = 50.0, file: runtimes.Runtime | None = None
     ) -> None:
         self._trained, self.most = trained, most
         if file is not None:

@@ -1,13 +1,11 @@
 """The environment of a run, in `environment.json`: versions, devices, machine, source commit and command."""
 
-import contextlib
 import functools
 import logging
 import os
 import pathlib
 import platform
 import subprocess
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +13,7 @@ import jax
 
 from jaxcnn.config import UserError
 from jaxcnn.data.examples import worker_count
-from jaxcnn.machine import extras
+from jaxcnn.machine import extras, instructions
 from jaxcnn.train.workdir import free_name, read_json, write_json
 
 PACKAGES = (
@@ -51,7 +49,7 @@ def facts(command: list[str]) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": packages(),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": instructions.processor(),
         "cores": worker_count(),
         "device": device.device_kind,
         "devices": jax.local_device_count(),
@@ -70,15 +68,6 @@ def packages() -> dict[str, str | None]:
 @functools.cache  # each checkpoint tells them, and reading them takes longer than a small step
 def _version(package: str) -> str | None:
     return extras.version(package)
-
-
-@functools.cache
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or sys.platform
 
 
 @functools.cache

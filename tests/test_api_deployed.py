@@ -1,0 +1,79 @@
+"""A run in Python makes files, times and serves its network by the code of the commands."""
+
+import json
+import urllib.error
+import urllib.request
+
+import pytest
+
+import jaxcnn
+from tests import digits, runs
+from tests.test_interrupts import THIN
+
+IMAGE = runs.ROOT / "docs" / "digits" / "0.png"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("deployed")
+    digits.run(folder, **THIN)
+    return jaxcnn.load(folder)
+
+
+def test_a_run_is_exported_verified_timed_and_compressed_as_by_the_commands(run, tmp_path, capsys):
+    made = run.export("onnx", tmp_path / "a.onnx", verify=True, progress=False)
+    assert made.path == tmp_path / "a.onnx" and made.verdict.agreement == 1.0 and "verified in ONNX" in str(made)
+    assert capsys.readouterr().out == ""
+    assert run.export("onnx").path == run.workdir / "model.onnx"
+    assert "operators of step" in capsys.readouterr().out
+    times = run.latency(made.path, batches=(2, 1), seconds=0.0, threads=1)
+    assert times.column("batch") == [1, 2] and all(each["images_per_second"] > 0 for each in times)
+    small = run.compress(tmp_path / "a.jxc", layer_bits={"conv1/kernel": 6}, progress=False)
+    assert small.path.stat().st_size == small.figures["steps"][-1]["size"]
+    assert json.loads((tmp_path / "a.jxc.json").read_text())["steps"] == small.figures["steps"]
+    assert run.network.trained.mesh.size > 1, "files and times are those of one device, whatever the run has"
+    slim = run.compress(tmp_path / "slim", method="filters", keep=0.5, seconds=0.0, progress=False)
+    assert jaxcnn.load(slim.path).step == 0 and slim.table[0] in slim._repr_markdown_()
+    assert slim.figures["after"]["parameters"] < slim.figures["before"]["parameters"]
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda run: run.export("onx"), "format='onx': it must be one of safetensors, onnx,"),
+        (lambda run: run.export("onnx", quantize="int4"), "quantize='int4': it must be one of none, float16, int8"),
+        (lambda run: run.export("onnx", names="timm"), "names is for format=safetensors, not onnx; leave it out"),
+        (lambda run: run.export("onnx", split="test"), "split is for verify; leave it out"),
+        (lambda run: run.export("onnx", "no/a.onnx"), "there is no folder no"),
+        (lambda run: run.compress(method="slim"), "method='slim': it must be one of deep, filters, share"),
+        (lambda run: run.compress(method="filters"), "method=filters needs out=<folder of the new run>"),
+        (lambda run: run.compress(keep=0.25), "keep is for method=filters, not deep; leave it out"),
+        (lambda run: run.compress(conv_bits=13), "conv_bits=13: bits of shared values are 1 to 12"),
+        (lambda run: run.latency(batches=(0,)), "batches=0: batch sizes are numbers from 1 to"),
+        (lambda run: run.latency(threads=1), "threads is for a file"),
+        (lambda run: run.serve(batch=0), "batch must be at least 1, not 0"),
+    ],
+)
+def test_a_wrong_argument_is_one_line_without_flags(run, call, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(jaxcnn.UserError) as caught:
+        call(run)
+    assert told in str(caught.value) and "\n" not in str(caught.value)
+
+
+def ask(address: str, token: str = "") -> dict:
+    headers = {"content-type": "image/png"} | ({"authorization": f"Bearer {token}"} if token else {})
+    request = urllib.request.Request(f"{address}predict", IMAGE.read_bytes(), headers)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.loads(answer.read())
+
+
+def test_a_server_in_a_thread_answers_as_the_run_until_it_is_closed(run):
+    with run.serve(batch=2, token="secret") as server:
+        assert ask(server.address, "secret")["label"] == run.predict(IMAGE)[0]["label"]
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            ask(server.address)
+        with pytest.raises(jaxcnn.UserError, match="cannot be listened on; choose another"):
+            run.serve(int(server.address.rpartition(":")[2].strip("/")), batch=1)
+    with pytest.raises(urllib.error.URLError):
+        ask(server.address)
