@@ -30,7 +30,7 @@ def test_the_network_gives_the_logits_of_ours():
         for mine, theirs in names:
             layer = module.get_submodule(theirs)
             for key, value in params[mine].items():
-                spatial = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
+                spatial = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value
                 getattr(layer, "weight" if key == "kernel" else "bias").copy_(torch.from_numpy(spatial.copy()))
         found = module.eval()(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
     # Sums of at most 9 * 48 products in ten layers, in float32.
