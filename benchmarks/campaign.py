@@ -30,6 +30,9 @@ CIFAR10 = command.define_path("cifar10", "", "CIFAR-10 as arrays in an .npz.")
 CIFAR100 = command.define_path("cifar100", "", "CIFAR-100 as arrays in an .npz.")
 TORCH_SCRIPTS = command.define_path("torch_scripts", "", "A folder with airbench94_muon.py; empty: jaxcnn alone.")
 PARTS = flags.DEFINE_list("parts", [], "Only these parts, in the order of the plan. Default: all.")
+OTHER_SOURCES = flags.DEFINE_bool(
+    "other_sources", False, "Go on with parts that other Python sources began, such as those of an earlier day; seeds "
+        "and runs that are done are kept, and the page names the commits.")  # fmt: skip
 SMALL = flags.DEFINE_bool("small", False, "Narrow networks and few images, in seconds, to try the command.")
 
 
@@ -47,14 +50,14 @@ def main() -> int:
     interrupts = command.interrupts()
     child.ready(interrupts)
     if "torch_scripts" not in paths:
-        print("jaxcnn: no --torch_scripts: the speedruns are not measured beside PyTorch")
+        print("jaxcnn: no --torch_scripts: the speedrun on CIFAR-10 is not measured beside PyTorch")
     with (folder / ".lock").open("a+") as lock:
         try:
             if not locks.take(lock, wait=False):
                 raise UserError(f"--out={folder} is in use by another campaign; wait for it, or choose another")
         except locks.NoLocksError as error:
             locks.tell(folder, error, "campaign")
-        return _run(parts, Options(folder, paths, MINUTES.value, tuple(PARTS.value)))
+        return _run(parts, Options(folder, paths, MINUTES.value, tuple(PARTS.value), OTHER_SOURCES.value))
 
 
 def _run(parts: tuple[campaign_plan.Part, ...], options: Options) -> int:

@@ -65,6 +65,8 @@ def markdown(record: dict[str, Any], folder: pathlib.Path) -> str:
             parts.append(f"**Not complete: {in_words(part)}.**")
         if (facts := _other_machine(part["machine"], record["machine"])) is not None:
             parts.append(f"On another machine than the one above: {facts}.")
+        if len(commits := part.get("commits", [])) > 1:
+            parts.append(f"Measured in parts, with the sources of several commits: {', '.join(commits)}.")
         page = folder / part["name"] / part["page"]
         if part["page"] and page.is_file():
             parts.append(embedded(page))  # that page has the command

@@ -33,12 +33,14 @@ class Options:
       paths: absolute paths by the names that commands use: cifar10, cifar100 and torch_scripts; those that are given.
       minutes: minutes for the whole campaign.
       only: the names of the parts that are run; empty: all.
+      other_sources: whether parts that were begun with other Python sources count and go on.
     """
 
     folder: pathlib.Path
     paths: dict[str, pathlib.Path]
     minutes: float
     only: tuple[str, ...] = ()
+    other_sources: bool = False
 
 
 class Campaign:
@@ -142,6 +144,7 @@ class Campaign:
             "command": ["python", "-m", *command],
             "identity": self._identity(part),
             "machine": self.machine,
+            "commits": list(dict.fromkeys([*before.get("commits", []), str(self.machine.get("commit"))])),
             "starts": before.get("starts", 0) + 1,
             "seconds": before.get("seconds", 0.0),
             "began": before.get("began", _now()),
@@ -195,7 +198,11 @@ class Campaign:
         return stamp
 
     def _is_ours(self, part: Part, stamp: dict[str, Any]) -> bool:
-        return stamp.get("identity") == self._identity(part)
+        identity = self._identity(part)
+        there = stamp.get("identity")
+        if self.options.other_sources and isinstance(there, dict):
+            identity |= {"sources": there.get("sources")}
+        return there == identity
 
     def _identity(self, part: Part) -> dict[str, Any]:
         """All that a result depends on besides the machine: sources, flags, and the contents of its input files."""
@@ -207,10 +214,14 @@ class Campaign:
         words: list[str] = []
         for word in part.command:
             if word == "{beside}":
-                words += [w for name, more in part.beside.items() if name in self.options.paths for w in more]
+                words += [w for name, more in part.beside.items() if self._has(name) for w in more]
             else:
                 words.append(word)
         return words
+
+    def _has(self, name: str) -> bool:
+        """Whether a path or a package of this name is there."""
+        return name in self.options.paths or util.find_spec(name) is not None
 
     def _command(self, part: Part) -> list[str]:
         paths = {"folder": self._folder(part)} | self.options.paths

@@ -6,7 +6,9 @@ First a short run of each network measures its steps, evaluation and start. From
 same for all cells, with which the whole table fits into --minutes, at most --most_epochs; if there is time for all
 cells more than once at that length, also the number of seeds. The choice is kept in `cells-plan.json` and holds for all
 later starts of the command. Then every cell is an ordinary run of `jaxcnn.main`, the cheapest first; the same command
-resumes a run that was stopped, and goes on. The test split is read once, at the end of each run.
+resumes a run that was stopped, and goes on. The test split is read once, at the end of each run. The seeds of a network
+that does not fill a GPU (--together) are a population of `jaxcnn.sweep`, in the way that it measures as the fastest;
+they are counted as if they were trained one by one.
 
 Writes <out>.json and <out>.md after each run; the runs are in `cells-runs` beside them. Arguments after `--` go to
 `jaxcnn.main`.
@@ -23,6 +25,7 @@ from benchmarks import cells_plan, child, report
 from jaxcnn import command
 from jaxcnn.config import UserError
 from jaxcnn.machine import json_text
+from jaxcnn.study import folder as files
 from jaxcnn.train import summary
 from jaxcnn.train.interrupts import INTERRUPTED, Interrupted, Interrupts
 from jaxcnn.train.workdir import write_json
@@ -37,7 +40,10 @@ PROBE_STEPS = flags.DEFINE_integer("probe_steps", 400, "Steps of a short run tha
 MOST_EPOCHS = flags.DEFINE_float("most_epochs", 200.0, "Most epochs; beyond, more seeds are trained.", lower_bound=1)
 MOST_SEEDS = flags.DEFINE_integer("most_seeds", 5, "Most seeds of a cell.", lower_bound=1)
 
-SECTION, PROBE = "cells", "probe"
+TOGETHER = flags.DEFINE_list("together", ["alexnet"], "Networks whose seeds are trained together, as a population.")
+SEEDS = flags.DEFINE_integer("together_seeds", 3, "Seeds of these networks; 1: as of the others.", lower_bound=1)
+
+SECTION, PROBE, POPULATION = "cells", "probe", "together"
 MARGIN = 0.9  # part of the time that is planned, as steps of a long run may be slower than those of a short one
 SHORT = ("--config.run.curves=False", "--config.run.tensorboard=False", "--config.checkpoint.keep_last=1")
 
@@ -92,30 +98,44 @@ class Table:
         for seed in range(plan["seeds"]):
             for model in models:
                 for name in self._sets:
-                    self._run(model, name, seed, plan["epochs"])
+                    if model not in plan.get("together", []):
+                        self._run(model, name, seed, plan["epochs"])
+                    elif seed == 0:
+                        self._run_together(model, name, max(plan["seeds"], plan["together_seeds"]), plan["epochs"])
 
     def _run(self, model: str, name: str, seed: int, epochs: float) -> None:
         """Train a cell, unless it is finished; a failure is noted."""
         folder = self._folder / f"{model}_{name}-{seed}"
         if _finished(folder):
             return
-        every = max(1.0, epochs / cells_plan.EVALUATIONS)
-        length = (f"--config.run.epochs={epochs:g}", f"--config.run.eval_every_epochs={every:g}")
-        if told := self._start(folder, model, name, *length, f"--config.seed={seed}"):
+        if told := self._start(folder, model, name, *_length(epochs), f"--config.seed={seed}"):
             self.failed.append(told)
             print(told, flush=True)
         elif (figures := summary.read(folder)) is not None:
             print(f"{folder.name}: {summary.last_line(figures)}", flush=True)
         self.write()
 
-    def _start(self, folder: pathlib.Path, model: str, name: str, *own: str) -> str:
-        """Run `jaxcnn.main` for a cell; return the reason why it failed, empty if it did not."""
+    def _run_together(self, model: str, name: str, seeds: int, epochs: float) -> None:
+        """Train the seeds of a cell as a population, unless they are finished; a failure is noted."""
+        folder = self._folder / f"{model}_{name}-{POPULATION}"
+        if len([trial for trial in _trials(folder) if _finished(trial)]) >= seeds:
+            return
+        own = ("--nomeasure", f"--population={seeds}")
+        if told := self._start(folder, model, name, *_length(epochs), *own, seeds=seeds):
+            self.failed.append(told)
+            print(told, flush=True)
+        self.write()
+
+    def _start(self, folder: pathlib.Path, model: str, name: str, *own: str, seeds: int = 0) -> str:
+        """Run `jaxcnn.main` for a cell, or `jaxcnn.sweep` for so many seeds; return why it failed, empty if not."""
         child.check(self._interrupts)
         config = f"{model}_{name}" + (f":{VARIANT.value}" if VARIANT.value else "")
         source = f"--config.data.source=npz:{self._sets[name]}"
-        given = (f"--config={config}", source, *SHORT, *self._arguments, *own, f"--workdir={folder}")
+        module = "jaxcnn.sweep" if seeds else "jaxcnn.main"
+        recipe = f"sweeps/seeds:{seeds},{config}" if seeds else config
+        given = (f"--config={recipe}", source, *SHORT, *self._arguments, *own, f"--workdir={folder}")
         log = folder.with_suffix(".log")
-        ended = child.run(child.python("jaxcnn.main", *given), log, self._interrupts)
+        ended = child.run(child.python(module, *given), log, self._interrupts)
         child.check(self._interrupts)
         if ended.code == INTERRUPTED:
             return f"{folder.name}: it was stopped by something else: {child.last_line(log)}"
@@ -151,11 +171,11 @@ class Table:
             assert figures is not None
             costs[model], spent = cells_plan.cost(figures), spent + figures["wall_seconds"]
         seconds = 60 * MINUTES.value - spent
-        epochs, seeds = cells_plan.choose(
-            list(costs.values()), len(self._sets), MARGIN * seconds, MOST_EPOCHS.value, MOST_SEEDS.value
-        )
+        together = [model for model in MODELS.value if model in TOGETHER.value and SEEDS.value > 1]
+        runs = [each for model, each in costs.items() for _ in range(SEEDS.value if model in together else 1)]
+        epochs, seeds = cells_plan.choose(runs, len(self._sets), MARGIN * seconds, MOST_EPOCHS.value, MOST_SEEDS.value)
         if not epochs:
-            least = len(self._sets) * sum(each.of_run(1) for each in costs.values()) / MARGIN + spent
+            least = len(self._sets) * sum(each.of_run(1) for each in runs) / MARGIN + spent
             raise UserError(
                 f"an epoch of all cells takes {least / 60:.1f} minutes, --minutes={MINUTES.value:g} are given"
             )
@@ -164,6 +184,8 @@ class Table:
             "sets": list(self._sets),
             "epochs": epochs,
             "seeds": seeds,
+            "together": together,
+            "together_seeds": SEEDS.value,
             "minutes": MINUTES.value,
             "probe_seconds": spent,
             "probe_steps": PROBE_STEPS.value,
@@ -177,19 +199,31 @@ class Table:
         runs: list[dict[str, Any]] = []
         facts: dict[str, Any] = {}
         for folder in sorted(path for path in self._folder.glob("*") if path.is_dir()):
-            if (figures := _finished(folder)) is not None:
-                facts = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-                cell, _, seed = folder.name.rpartition("-")
-                model, _, name = cell.rpartition("_")
-                if cell != PROBE:
-                    of_run = {"model": model, "set": name, "seed": int(seed), "summary": figures}
-                    runs.append(of_run | {"environment": facts})
+            cell, _, kind = folder.name.rpartition("-")
+            model, _, name = cell.rpartition("_")
+            for run in _trials(folder) if kind == POPULATION else [folder]:
+                if (figures := _finished(run)) is not None:
+                    facts = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+                    if cell != PROBE:
+                        of_run = {"model": model, "set": name, "seed": figures["seed"], "summary": figures}
+                        runs.append(of_run | {"together": kind == POPULATION, "environment": facts})
         record = report.provenance("benchmarks.cells", {"jaxcnn": facts})
         record |= {"plan": self._kept_plan(), "variant": VARIANT.value, "runs": runs, "failed": self.failed}
         record |= {"models": MODELS.value, "sets": list(self._sets)}
         if facts:
             report.write(self._out, SECTION, record, cells_plan.markdown(record))
         return record
+
+
+def _length(epochs: float) -> tuple[str, str]:
+    """The flags of the length of a run, and of the epochs between its validations."""
+    every = max(1.0, epochs / cells_plan.EVALUATIONS)
+    return f"--config.run.epochs={epochs:g}", f"--config.run.eval_every_epochs={every:g}"
+
+
+def _trials(sweep: pathlib.Path) -> list[pathlib.Path]:
+    """The folders of the trials of a sweep, in order."""
+    return sorted((sweep / files.TRIALS).glob("*"), key=lambda path: int(path.name))
 
 
 def _finished(folder: pathlib.Path) -> dict[str, Any] | None:

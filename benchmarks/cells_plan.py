@@ -60,6 +60,10 @@ def described(plan: dict[str, Any]) -> str:
         f"{plan['epochs']:g} epochs, {plan['seeds']} seed{'' if plan['seeds'] == 1 else 's'}: what fits into "
         f"{plan['minutes']:g} minutes by short runs of {plan['probe_steps']} steps, {plan['probe_seconds']:.0f} s in "
         f"all. An epoch takes: {steps}."
+    ) + (
+        f" {max(plan['seeds'], plan['together_seeds'])} seeds of {' and '.join(plan['together'])} are trained together."
+        if plan.get("together")
+        else ""
     )
 
 
@@ -92,8 +96,9 @@ def markdown(record: dict[str, Any]) -> str:
     """The section of the Markdown file."""
     config = "configs/<model>_<set>.py" + (f":{record['variant']}" if record["variant"] else "")
     text = (
-        f"Runs of `{config}`, one by one; ± is the standard deviation over n seeds. Validation examples are held out "
-        "of training; the test split was read once, at the end of each run, and nothing was chosen by it."
+        f"Runs of `{config}`; ± is the standard deviation over n seeds. Validation examples are held out "
+        "of training; the test split was read once, at the end of each run, and nothing was chosen by it. Seconds and "
+        "images/s are those of one run; runs of a population share the time of their steps."
     )
     parts = ["## Networks and sets", report.describe(record), text]
     parts += [described(record["plan"])] if record["plan"] else []

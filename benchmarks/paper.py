@@ -11,24 +11,24 @@ The table replaces that between the marks in results/paper.md and docs/results.m
 the picture is docs/pictures/paper.png. Nothing is computed anew: the test split was read once, at the end of each run.
 """
 
-import dataclasses
 import json
 import pathlib
-import shlex
 import shutil
 import statistics
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
 
 import jaxcnn
 import jaxcnn.config as configs
+from benchmarks import paper_answers
+from benchmarks.paper_runs import MODELS, NOT_MEASURED, PLACES, SETS, Kept, kept_runs, read_json
 from jaxcnn import command
 from jaxcnn.config import UserError
-from jaxcnn.machine import json_text, whole_files
-from jaxcnn.reporting import convergence, labels, plots, read
+from jaxcnn.machine import whole_files
+from jaxcnn.reporting import convergence, labels, plots
 from jaxcnn.reporting.findings import PUBLISHED
 from jaxcnn.reporting.statistics import Spread, spread
 from jaxcnn.text import markdown_table
@@ -38,43 +38,13 @@ ROOT = pathlib.Path(__file__).parent.parent
 KEEP = command.define_path("keep", "", "Workdir of a finished run to keep in results/.")
 NOTE = flags.DEFINE_string("note", "", "With --keep: what a reader of its time has to know, in a few words.")
 
-MODELS = {"alexnet": "AlexNet", "vgg16": "VGG16", "resnet50": "ResNet50"}
-SETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
-PLACES = {"cores": "two CPU cores", "gpu": "one GPU"}
 VARIANTS = {"cores": ("", ":cores"), "gpu": ("", ":strong")}  # of a place's config: their networks may be kept
 PAGES = {"results/paper.md": "", "docs/results.md": "../results/"}  # each with where the kept runs are from there
 FRONT_PAGE = "README.md"
 PICTURE = "docs/pictures/paper.png"
 BEGIN, END = "<!-- python -m benchmarks.paper -->", "<!-- end -->"
+ANSWERS, ANSWERS_PAGE = "<!-- python -m benchmarks.paper: answers -->", "results/paper.md"
 COPIED = ("metrics.jsonl", "curves.png")
-NOT_MEASURED = "not measured"
-
-
-@dataclasses.dataclass(frozen=True)
-class Kept:
-    """A kept run.
-
-    Attributes:
-      folder: name of the folder in results/.
-      place: a key of `PLACES`.
-      accuracy: that of the weights that its config chose as the headline, without test-time augmentation; a fraction.
-      averaged: accuracy with test-time augmentation; None without.
-      hours: wall time in hours, over all starts.
-      converged: hours of training to convergence (`jaxcnn.reporting.convergence`); None if the records do not tell.
-      behind: command, machine, commit and note of the run, as text.
-    """
-
-    folder: str
-    model: str
-    data: str
-    place: str
-    seed: int
-    accuracy: float
-    averaged: float | None
-    hours: float
-    converged: float | None
-    epochs: float
-    behind: str
 
 
 def main() -> int:
@@ -88,6 +58,7 @@ def main() -> int:
     for page, to in PAGES.items():
         write_between(ROOT / page, table(runs, published, to))
         print(f"wrote {page}")
+    write_between(ROOT / ANSWERS_PAGE, paper_answers.table(cells(runs), published), ANSWERS)
     write_between(ROOT / FRONT_PAGE, short_table(runs, published))
     print(f"wrote {FRONT_PAGE}")
     draw(runs, published, ROOT / PICTURE)
@@ -101,7 +72,9 @@ def keep(workdir: pathlib.Path, results: pathlib.Path, note: str = "") -> pathli
     Raises:
       UserError: the run is not finished, or is none of the table's, or its folder has another run.
     """
-    summary, config, environment = (_read(workdir / f"{name}.json") for name in ("summary", "config", "environment"))
+    summary, config, environment = (
+        read_json(workdir / f"{name}.json") for name in ("summary", "config", "environment")
+    )
     source = str(config["data"]["source"])
     model, data = str(config["model"]["name"]), labels.dataset_id(source)
     if model not in MODELS or data not in SETS:
@@ -145,45 +118,6 @@ def _no_cell(config: dict[str, Any], environment: dict[str, Any], recipe: str, p
     if there != (1, 1, 2)[: len(there)]:
         return f"it had {there[0]} devices, {there[1]} processes and {environment.get('cores')} cores"
     return ""
-
-
-def _read(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        return json_text.parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); only a finished run can be kept") from error
-
-
-def kept_runs(results: pathlib.Path) -> Iterator[Kept]:
-    """The kept runs of the table's cells, by their folders."""
-    for environment in sorted(results.glob("*/environment.json")):
-        folder = environment.parent
-        parts = folder.name.split("_")
-        if not (len(parts) >= 3 and parts[0] in MODELS and parts[1] in SETS and parts[2] in PLACES):
-            continue
-        summary, config, of = (_read(folder / f"{name}.json") for name in ("summary", "config", "environment"))
-        headline = summary["headline"]
-        averaged = headline.replace("top1", "tta_top1")
-        machine = f"{of['devices']} x {of['processor'] if of['device'] == 'cpu' else of['device']}"
-        if of["device"] == "cpu":
-            machine = f"{of['cores']} cores of an {of['processor']}"
-        command_line = shlex.join(["python", "-m", "jaxcnn.main", *of["command"][1:]])
-        note = f"; {of['note']}" if of.get("note") else ""
-        seconds = convergence.seconds_of_run(read.read_run(folder, results))
-        yield Kept(
-            folder=folder.name,
-            model=parts[0],
-            data=parts[1],
-            place=parts[2],
-            seed=config["seed"],
-            accuracy=summary["test"][headline],
-            averaged=summary["test"].get(averaged),
-            hours=summary["wall_seconds"] / 3600,
-            converged=seconds and seconds / 3600,
-            epochs=summary["epochs"],
-            behind=f"`{command_line}`, {machine}, jax {of['packages']['jax']}, {summary['dtype']}, commit "
-            f"`{of['commit']}`{note}",
-        )
 
 
 def cell(runs: Sequence[Kept], to: str = "") -> str:
@@ -276,17 +210,17 @@ def _short_cell(runs: Sequence[Kept]) -> str:
     return NOT_MEASURED if accuracy is None else f"{_percent(accuracy)} % in {_hours(runs)}"
 
 
-def write_between(page: pathlib.Path, text: str) -> None:
+def write_between(page: pathlib.Path, text: str, begins: str = BEGIN) -> None:
     """Replace what is between the marks of a page.
 
     Raises:
       UserError: the page has no such marks.
     """
-    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    before, begin, rest = page.read_text(encoding="utf-8").partition(begins)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise UserError(f"{page} lacks {BEGIN} and {END}, between which the table goes")
-    whole_files.write(page, f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+        raise UserError(f"{page} lacks {begins} and {END}, between which the table goes")
+    whole_files.write(page, f"{before}{begins}\n\n{text}\n\n{END}{after}")
 
 
 ROOM = 3.0  # hours from which a point of the paper has its name on the left, so that ours of longer runs have theirs

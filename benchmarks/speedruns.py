@@ -9,7 +9,8 @@ compilation, warm-up, and the evaluation with test-time augmentation, which is r
 includes the reset of the network, the script's does not. No run is left out.
 
 Writes <out>.json and <out>.md; the runs are beside them. If the time was up before all runs were made, the exit code is
-75, and the same command goes on with what is missing. Arguments after `--` go to `jaxcnn.sweep`.
+75, and the same command goes on with what is missing. Arguments after `--` go to `jaxcnn.sweep`. In place of a script,
+--torch_module names a module of ours that logs in the same columns.
 """
 
 import contextlib
@@ -35,6 +36,10 @@ OUT = command.define_path("out", "speedruns", "The files to write, without .json
 MINUTES = flags.DEFINE_float("minutes", 0.0, "Minutes for all of it; 0: until all runs are made.", lower_bound=0)
 TURNS = flags.DEFINE_integer("turns", 2, "Turns of each peer in a start of the command.", lower_bound=1)
 TORCH_SCRIPT = command.define_path("torch_script", "", "A script such as airbench94_muon.py; empty: jaxcnn alone.")
+TORCH_MODULE = flags.DEFINE_string(
+    "torch_module", "", "A module with the recipe in PyTorch, such as benchmarks.torch_cifar100, in place of a script."
+)
+TORCH_ARGUMENTS = flags.DEFINE_list("torch_arguments", [], "More arguments of that module.")
 RUNS = flags.DEFINE_integer("runs", 50, "Runs of the script, in all turns together.", lower_bound=1)
 NPZ = command.define_path("npz", "", "Arrays for the script; empty: it finds cifar10/train.pt and test.pt itself.")
 
@@ -51,9 +56,12 @@ def main(arguments: list[str]) -> int:
     for flag, path in (("torch_script", script), ("npz", NPZ.value and pathlib.Path(NPZ.value))):
         if path and not path.is_file():
             raise UserError(f"--{flag}={path} does not exist")
+    if TORCH_MODULE.value and (script or not NPZ.value):
+        raise UserError("--torch_module needs --npz=<arrays>, and takes the place of --torch_script")
     out, interrupts = report.check_out(OUT.value), command.interrupts()
     child.ready(interrupts)
-    turns = Turns(out.parent.absolute(), arguments, script, interrupts)
+    rival = (("benchmarks.torch_script", str(script)) if script else ()) or tuple(filter(None, [TORCH_MODULE.value]))
+    turns = Turns(out.parent.absolute(), arguments, rival, interrupts)
     try:
         turns.take_all(time.monotonic() + 60 * MINUTES.value if MINUTES.value else None)
     except Interrupted as error:
@@ -75,10 +83,10 @@ class Turns:
     """
 
     def __init__(
-        self, folder: pathlib.Path, arguments: list[str], script: pathlib.Path | None, interrupts: Interrupts
+        self, folder: pathlib.Path, arguments: list[str], rival: tuple[str, ...], interrupts: Interrupts
     ) -> None:
         self.folder, self.sweep, self.log = folder, folder / "sweep", folder / "sweep.log"
-        self._arguments, self._script, self._interrupts = arguments, script, interrupts
+        self._arguments, self._rival, self._interrupts = arguments, rival, interrupts
         self._file = folder / TURNS_FILE
         self.taken: list[dict[str, Any]] = []
         with contextlib.suppress(OSError, ValueError):
@@ -118,7 +126,7 @@ class Turns:
             if not (self.sweep / files.SWEEP).exists():
                 return 1
             return len(files.read_sweep(self.sweep)["planned"]) - ended(self.sweep)
-        if self._script is None or any(turn.get("failed") for turn in self.taken):
+        if not self._rival or any(turn.get("failed") for turn in self.taken):
             return 0
         return max(0, RUNS.value - len(self.torch_runs()))
 
@@ -134,14 +142,13 @@ class Turns:
 
     def _torch(self, turns_left: int, seconds: float | None) -> dict[str, Any]:
         """Run the script in its own folder, where its compiler's cache stays; return its outcome."""
-        assert self._script is not None
         number = len(list(self.folder.glob("torch-*.log"))) + 1
         place, log = self.folder / "torch", self.folder / f"torch-{number}.log"
         place.mkdir(exist_ok=True)
         share = -(-self._missing("torch") // turns_left)
-        arguments = [str(self._script), str(share), *([str(pathlib.Path(NPZ.value).absolute())] if NPZ.value else [])]
+        arguments = [str(share), *([str(pathlib.Path(NPZ.value).absolute())] if NPZ.value else [])]
         end = child.run(
-            child.python("benchmarks.torch_script", *arguments), log, self._interrupts,
+            child.python(*self._rival, *arguments, *TORCH_ARGUMENTS.value), log, self._interrupts,
             until=None if seconds is None else time.monotonic() + seconds,
             environment={"TORCHINDUCTOR_CACHE_DIR": str(place / "cache")},
             folder=place,
@@ -172,6 +179,10 @@ def ended(sweep: pathlib.Path) -> int:
     return sum(row is not None and row["state"] in files.ENDED for row in rows)
 
 
+def _name_of_rival() -> str:
+    return pathlib.Path(TORCH_SCRIPT.value).name or f"{TORCH_MODULE.value.rpartition('.')[2]}.py"
+
+
 def _write(out: pathlib.Path, turns: Turns) -> None:
     """Write the record and the section, and print the table, if there is a sweep."""
     if not (turns.sweep / files.SWEEP).exists():
@@ -180,7 +191,7 @@ def _write(out: pathlib.Path, turns: Turns) -> None:
     record = report.provenance("benchmarks.speedruns", {"jaxcnn": environment})
     record |= {"turns": turns.taken, "peers_figures": speedruns_report.lengths(trials(turns.sweep))}
     if runs := turns.torch_runs():
-        record["peers_figures"].append(speedruns_report.of_torch(runs, pathlib.Path(TORCH_SCRIPT.value).name))
+        record["peers_figures"].append(speedruns_report.of_torch(runs, _name_of_rival()))
     report.write(out, SECTION, record, speedruns_report.markdown(record))
     print(speedruns_report.table(record))
 

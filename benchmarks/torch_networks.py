@@ -230,8 +230,76 @@ def airbench(num_classes: int, width: float = 1.0) -> Network:
     return Network(Airbench(num_classes, width), [])
 
 
+class ResidualAirbenchLayer(nn.Module):
+    """A convolution, max-pool if wanted, and BatchNorm of fixed scale; the convolution starts as a partial identity."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, pool: bool = False):
+        super().__init__()
+        self.convolution = nn.Conv2d(inputs, outputs, size, padding=size // 2 if size % 2 else 0, bias=False)
+        self.norm = nn.BatchNorm2d(outputs, eps=1e-12, momentum=0.4)
+        self.norm.weight.requires_grad = False
+        self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
+        nn.init.dirac_(self.convolution.weight.data[:inputs])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The normalised output."""
+        return self.norm(self.pool(self.convolution(x)))
+
+
+class ResidualAirbenchGroup(nn.Module):
+    """A layer with a max-pool, and a residual branch of two layers; see `jaxcnn.models.airbench.Group`."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, inner: int, branch: tuple[int, int]):
+        super().__init__()
+        self.layer1 = ResidualAirbenchLayer(inputs, outputs, size, pool=True)
+        self.layer2 = ResidualAirbenchLayer(outputs, inner, branch[0])
+        self.layer3 = ResidualAirbenchLayer(inner, outputs, branch[1])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The output of the group, with half the side of the image."""
+        x = nn.functional.gelu(self.layer1(x))
+        y = nn.functional.gelu(self.layer2(x))
+        return nn.functional.gelu(self.layer3(y) + x)
+
+
+class ResidualAirbench(Airbench):
+    """The network of the speedrun on CIFAR-100; see `jaxcnn.models.airbench.ResidualAirbench`."""
+
+    GROUPS = ((64, 3, 64, (1, 1)), (256, 3, 192, (3, 1)), (768, 2, 512, (3, 3)))
+
+    def __init__(self, num_classes: int, width: float):
+        super().__init__(num_classes, width)
+        inputs, groups = AIRBENCH_WHITENING, []
+        for channels, size, inner, branch in self.GROUPS:
+            outputs = scaled(channels, width)
+            groups.append(ResidualAirbenchGroup(inputs, outputs, size, scaled(inner, width), branch))
+            inputs = outputs
+        self.groups = nn.ModuleList(groups)
+        self.head = nn.Linear(inputs, num_classes, bias=False)
+        self.head.weight.data /= self.head.weight.data.std()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits of normalised images [B, 3, S, S]."""
+        x = nn.functional.gelu(self.whiten(x))
+        for group in self.groups:
+            x = group(x)
+        return self.head(x.amax((2, 3)) + x.mean((2, 3))) / x.shape[1]
+
+
+def airbench_residual(num_classes: int, width: float = 1.0) -> Network:
+    """The network of the speedrun on CIFAR-100, with a pair of names for each layer."""
+    names = [("whitening", "whiten"), ("classifier", "head")]
+    for group in (1, 2, 3):
+        for layer in (1, 2, 3):
+            theirs = f"groups.{group - 1}.layer{layer}"
+            names.append((f"group{group}_conv{layer}", f"{theirs}.convolution"))
+            names.append((f"group{group}_bn{layer}", f"{theirs}.norm"))
+    return Network(ResidualAirbench(num_classes, width), names)
+
+
 NETWORKS: dict[str, Callable[..., Network]] = {
     "airbench": airbench,
+    "airbench_residual": airbench_residual,
     "alexnet": alexnet,
     "resnet50": resnet50,
     "vgg16": vgg16,

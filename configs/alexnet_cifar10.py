@@ -6,8 +6,12 @@ Ashraf et al. report 87.3 % test accuracy.
 
 Variants: `:paper` is the paper's batch size and learning rate, `:strong` what the strongest published recipes have, for
 a GPU (`recipes.strong`; not measured yet), `:cores` 40 epochs for two CPU cores (`recipes.alexnet_cores`): 87.46 %
-(seed 0, jax 0.10.2; `results/alexnet_cifar10_cores`), `:smoke` the same code path in seconds, also as `:strong+smoke`,
+(seed 0, jax 0.10.2; `results/alexnet_cifar10_cores`),
+`:smoke` the same code path in seconds, also as `:strong+smoke`,
 `:cpu` a run of one hour on two CPU cores: 83.33 % (seed 0, 15 epochs, jax 0.10.2; `results/alexnet_cifar10_cpu`).
+
+All have BatchNorm, which the published network lacks; `:plain`, also as `:cores+plain`, has none and a tenth of the
+rate (`recipes.alexnet_plain`; not measured yet).
 """
 
 from jaxcnn.config import recipes
@@ -16,7 +20,9 @@ from jaxcnn.config import recipes
 def get_config(variant: str = ""):
     config = recipes.usual("alexnet", "tfds:cifar10")
     config.model.dropout = 0.5
-    return recipes.apply_variant(config, variant, strong=recipes.strong, cores=recipes.alexnet_cores, cpu=cpu)
+    return recipes.apply_variant(
+        config, variant, strong=recipes.strong, cores=recipes.alexnet_cores, plain=recipes.alexnet_plain, cpu=cpu
+    )
 
 
 def cpu(config):

@@ -25,14 +25,16 @@ def parts(*doing):
     )
 
 
-def campaign(folder, chosen, minutes=5.0, paths=None, machine=MACHINE, only=(), asked=lambda: False):
+def campaign(
+    folder, chosen, minutes=5.0, paths=None, machine=MACHINE, only=(), asked=lambda: False, other_sources=False
+):
     """Run a campaign of parts in this process; return it, and what it said."""
     from benchmarks import campaign_page, campaign_run
     from jaxcnn.train.interrupts import Interrupts
 
     said = []
     folder.mkdir(parents=True, exist_ok=True)
-    options = campaign_run.Options(folder, paths or {}, minutes, only)
+    options = campaign_run.Options(folder, paths or {}, minutes, only, other_sources)
     made = campaign_run.Campaign(
         chosen, options, Interrupts(asked), said.append, lambda campaign: campaign_page.write(campaign, small=True)
     )

@@ -127,6 +127,29 @@ def test_parts_of_other_sources_are_kept_aside_and_measured_anew(folder, monkeyp
     assert (starts(folder, "p0"), starts(folder, "p0-earlier-1")) == (1, 1)
 
 
+def test_parts_of_other_sources_go_on_if_that_is_wanted_and_their_commits_are_named(folder, monkeypatch):
+    with pytest.raises(Interrupted):
+        fake_part.campaign(folder, PARTS("write", "wait"), asked=(folder / "p1" / "waiting").exists)
+    monkeypatch.setattr(campaign_run, "sources", lambda: "of another commit")
+    other = fake_part.MACHINE | {"commit": "another"}
+    made, _ = fake_part.campaign(folder, PARTS("write", "wait"), machine=other, other_sources=True)
+    assert states(made) == {"p0": "done", "p1": "done"}
+    assert [starts(folder, name) for name in ("p0", "p1")] == [1, 2] and not list(folder.glob("*-earlier-*"))
+    commits = [str(fake_part.MACHINE.get("commit")), "another"]
+    assert made.states["p1"]["commits"] == commits
+    assert f"the sources of several commits: {', '.join(commits)}." in (folder / "campaign.md").read_text()
+
+
+def test_a_part_has_flags_for_a_package_that_is_installed(folder):
+    (part,) = PARTS("write")
+    words = []
+    for package in ("json", "no_such_package"):
+        beside = dataclasses.replace(part, command=(*part.command, "{beside}"), beside={package: ("--more",)})
+        made = campaign_run.Campaign([beside], campaign_run.Options(folder, {}, 1.0), Interrupts(), print, print)
+        words.append("--more" in made._words(beside))
+    assert words == [True, False]
+
+
 def test_a_part_that_is_done_stays_on_another_card_but_one_that_was_stopped_begins_anew(folder):
     other = fake_part.MACHINE | {"device": "another"}
     for machine, earlier in ((fake_part.MACHINE, 0), (other, 1)):

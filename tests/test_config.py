@@ -196,6 +196,8 @@ def test_every_shipped_config_and_variant_is_sound(root):
         assert f"--config=configs/{file.name}" in module.__doc__
         own = {
             "quickstart": [],
+            "alexnet_cifar10": ["paper", "strong", "strong+smoke", "plain", "cores+plain"],
+            "alexnet_cifar100": ["paper", "strong", "strong+smoke", "plain", "cores+plain"],
             "finetune": ["head", "head+smoke"],
             "rsscn7": ["finetune"],
             "pneumonia": [],

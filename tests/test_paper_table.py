@@ -7,7 +7,7 @@ import pytest
 
 import jaxcnn
 import jaxcnn.config as configs
-from benchmarks import paper
+from benchmarks import paper, paper_answers
 from jaxcnn.config import UserError
 from jaxcnn.reporting.findings import PUBLISHED
 from jaxcnn.train import workdir as workdir_files
@@ -82,6 +82,22 @@ def test_the_pages_have_the_table_of_what_is_kept(published):
     tables = {page: paper.table(kept, published, to) for page, to in paper.PAGES.items()}
     for page, table in (tables | {paper.FRONT_PAGE: paper.short_table(kept, published)}).items():
         assert table in (runs.ROOT / page).read_text(), "python -m benchmarks.paper"
+    answers = paper_answers.table(paper.cells(kept), published)
+    assert answers in (runs.ROOT / paper.ANSWERS_PAGE).read_text(), "python -m benchmarks.paper"
+
+
+def test_a_cell_is_better_than_the_paper_only_beyond_its_interval(tmp_path, published):
+    (tmp_path / "results").mkdir()
+    for model, accuracies in (("vgg16", (0.93,)), ("alexnet", (0.88, 0.89, 0.9))):
+        for seed, accuracy in enumerate(accuracies):
+            run = workdir(tmp_path / f"{model}{seed}", seed, accuracy, model, hours=2.0)
+            paper.keep(run, tmp_path / "results")
+    text = paper_answers.table(paper.cells(list(paper.kept_runs(tmp_path / "results"))), published)
+    # One seed: 1.96 (0.93 0.07 / 10,000)^0.5. Three seeds: 4.303 0.01 / 3^0.5, of Student's t with two degrees.
+    alexnet, vgg16 = (line for line in text.splitlines() if line.startswith("| CIFAR-10"))
+    assert "| not shown: +0.30 ± 0.50 points | yes: 0.80 times the paper's 2.5 h | not known |" in vgg16
+    assert "| not shown: +1.70 ± 2.48 points | no: 1.33 times the paper's 1.5 h | not known |" in alexnet
+    assert "Not measured: CIFAR-10, AlexNet, one GPU; " in text
 
 
 def test_what_is_no_cell_of_the_table_and_a_page_without_marks_are_refused(tmp_path):

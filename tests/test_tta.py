@@ -8,7 +8,8 @@ import pytest
 
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn import tta
-from jaxcnn.train import assess, summary, trained
+from jaxcnn.tasks.classification import probabilities
+from jaxcnn.train import assess, evaluate, summary, trained
 from tests import digits
 
 pytestmark = pytest.mark.usefixtures("kept_programs")
@@ -101,3 +102,29 @@ def test_the_averaged_logits_of_a_split_are_those_of_the_definition(finished):
     plain = network.outputs(split, 64)
     assert plain.shape == found.shape == (360, 10)
     assert (plain.argmax(-1) != found.argmax(-1)).any()
+
+
+def test_only_the_least_sure_share_gets_the_views_and_the_line_says_so(tmp_path, finished):
+    figures = digits.run(tmp_path / "run", run={"tta": "flip_translate", "tta_share": 0.25})
+    test, of_all = figures["test"], finished[1]["test"]
+    plain = [name for name in of_all if "tta" not in name]
+    assert {name: test[name] for name in plain} == {name: of_all[name] for name in plain}
+    assert figures["tta"] == "flip_translate of the least sure 25% of images"
+    for devices in (1, 8):
+        network, _ = trained.load(tmp_path / "run", "last", "last", devices)
+        split = open_splits(network.config.data).test
+        whole, averaged = network.outputs(split, 64), network.outputs(split, 64, "flip_translate")
+        chosen = np.sort(np.argsort(probabilities(whole).max(-1))[:90])  # of 360 images
+        mixed = whole.copy()
+        mixed[chosen] = averaged[chosen]
+        found = assess.assess(network, tmp_path / "run", "test", "", 50)
+        assert found["tta_top1_accuracy"] == np.mean(mixed.argmax(-1) == split.targets) == test["tta_top1_accuracy"]
+        assert found["tta"] == figures["tta"] and found["examples"] == 360
+        assert found["top1_accuracy"] == test["top1_accuracy"]
+    assert len({test["tta_loss"], of_all["tta_loss"], test["loss"]}) == 3
+
+
+def test_the_least_sure_images_are_in_their_order_and_the_first_of_equal_ones():
+    logits = np.array([[9.0, 0.0], [1.0, 1.0], [1.0, 1.0], [0.0, 5.0], [0.5, 0.6]], np.float32)
+    assert evaluate.least_sure(evaluate.confidence(logits), 0.3).tolist() == [1, 2]
+    assert [tta.chosen(10_000, share) for share in (0.25, 0.07, 1e-5)] == [2500, 700, 1]

@@ -168,6 +168,8 @@ class Optim:
     layers: tuple[tuple[str, float], ...] = ()  # (pattern of paths, factor of their learning rate); 0: frozen
     freeze_norm: bool = False  # BatchNorm uses its running statistics, and keeps these and its parameters
     newton_schulz_steps: Annotated[Positive, AtMost(100)] = 3  # muon
+    newton_schulz_batched: bool = False  # muon: kernels of one shape in one call: fewer kernels on a GPU, equal values
+    renormalize_every: Positive = 1  # muon: steps from one rescaling of all kernels to the next; the first step has one
     sgd_momentum: Fraction = 0.9  # muon: for the classifier, biases and BatchNorm scales, which use SGD
     bias_gradient_factor: NonNegative = 1.0  # muon: multiplies the gradient of biases and scales, at learning_rate
     classifier_gradient_factor: NonNegative = 1.0  # muon: the same for the classifier's kernel
@@ -276,6 +278,9 @@ class Run:
     steps_per_call: Annotated[Count, AtMost(2**20)] = 0  # most steps per call; 1: the plain loop, 0: automatic
     test_with: Literal["last", "best"] = "last"  # state for the single test: the last, or the best on validation
     tta: Literal["none", "flip", "flip_translate"] = "none"  # test-time augmentation, reported beside the plain figures
+    tta_share: Annotated[AboveZero, AtMost(1.0)] = (
+        1.0  # tta: share of the images that get it, those whose most probable class has the least probability
+    )
     tensorboard: bool = True  # event files, if tensorboardX is installed
     loggers: tuple[Annotated[str, Open("loggers", ("wandb", "mlflow"))], ...] = ()  # which also get every record
     curves: bool = True  # draw curves.png and hardest.png at the end of the run, in about two seconds

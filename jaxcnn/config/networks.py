@@ -257,3 +257,12 @@ def impossible_attention(model: Model) -> list[str]:
             f"{model.name}"
         )
     return wrong
+
+
+def only_normalised_convolutions(model: Model) -> bool:
+    """Whether a network is known to consist of convolutions with normalisation and one dense layer."""
+    if model.attention != "none":
+        return False
+    if model.name in VGG:
+        return model.form == "cifar" and model.head == "linear" and model.batch_norm
+    return model.name in NORMALISED

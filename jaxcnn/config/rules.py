@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, get_type_hints
 
 from jaxcnn.config import networks, open_names, places, ranges
-from jaxcnn.config.fields import Config, Init, Model, Optim, Prune, Schedule, Task
+from jaxcnn.config.fields import Config, Init, Optim, Prune, Schedule, Task
 
 OF_OUR_OPTIMIZERS = ("momentum", "nesterov", "beta2", "epsilon", "trust_coefficient", "newton_schulz_steps")
 OF_SCHEDULES = {"period": "restarts", "period_factor": "restarts", "cooldown": "trapezoid", "patience": "plateau"}
@@ -61,7 +61,7 @@ def _impossible(config: Config) -> list[str]:
         "config.task.teacher needs images of one size; leave config.augment.small_sides out",
     )
     need(
-        optim.name != "muon" or _only_normalised_convolutions(model),
+        optim.name != "muon" or networks.only_normalised_convolutions(model),
         "config.optim.name='muon' renormalises kernels, so it needs BatchNorm or GroupNorm after every kernel except "
         "the classifier's: cnn, one of airbench and of resnet, or vgg with form='cifar', head='linear' and "
         "batch_norm=True, without config.model.attention",
@@ -230,6 +230,11 @@ def _impossible(config: Config) -> list[str]:
         "config.data.val_split=''",
     )
     need(
+        config.run.tta_share == 1 or (config.run.tta != "none" and config.task.name == "classification"),
+        "config.run.tta_share chooses images by the probability of their class for config.run.tta; it needs "
+        "config.task.name='classification' and a config.run.tta other than 'none'",
+    )
+    need(
         config.run.test_with == "last" or config.data.protocol == "holdout",
         "config.run.test_with='best' needs a validation split (config.data.protocol='holdout')",
     )
@@ -238,15 +243,6 @@ def _impossible(config: Config) -> list[str]:
         "config.run.test_with='best' needs config.checkpoint.keep_best of at least 1",
     )
     return wrong
-
-
-def _only_normalised_convolutions(model: Model) -> bool:
-    """Whether a network is known to consist of convolutions with normalisation and one dense layer."""
-    if model.attention != "none":
-        return False
-    if model.name in networks.VGG:
-        return model.form == "cifar" and model.head == "linear" and model.batch_norm
-    return model.name in networks.NORMALISED
 
 
 def _impossible_init(init: Init) -> list[str]:

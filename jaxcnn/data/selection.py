@@ -143,3 +143,26 @@ def groups_of(split: Split) -> Groups | None:
 def weights_of(split: Split) -> Weights | None:
     """The weight of each example of a split; None if none of them has one."""
     return split.weights if isinstance(split, Selection) else None
+
+
+class Part:
+    """Some examples of any split, in order: a `jaxcnn.data.batch.Split`."""
+
+    def __init__(self, whole: Split, chosen: Indices) -> None:
+        self.name, self.description, self.class_names = whole.name, whole.description, whole.class_names
+        self.image_shape, self.dtype = whole.image_shape, whole.dtype
+        self.targets = jax.tree.map(lambda rows: rows[chosen], whole.targets)
+        self._whole, self._chosen = whole, chosen
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def read(self, indices: Indices) -> Pixels:
+        """The images at these indices. Safe to call from several threads."""
+        return self._whole.read(self._chosen[indices])
+
+    @property
+    def fill(self) -> Fill | None:
+        """The same as `Examples.fill`; None if the whole split has none."""
+        fill: Fill | None = getattr(self._whole, "fill", None)
+        return fill and (lambda indices, out: fill(self._chosen[indices], out))

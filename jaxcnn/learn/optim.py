@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float32
+from jaxtyping import Array, Float32, Int32
 
 from jaxcnn.config import Optim, UserError
 from jaxcnn.learn import muon
@@ -37,7 +37,11 @@ def decay_mask(optim: Optim) -> Callable[[optax.Params], optax.Params]:
 
 
 def make_optimizer(
-    optim: Optim, hyper: Hyper, learning_rate: Scalar, scale: optax.GradientTransformation | None = None
+    optim: Optim,
+    hyper: Hyper,
+    learning_rate: Scalar,
+    scale: optax.GradientTransformation | None = None,
+    step: Int32[Array, ""] | int = 0,
 ) -> optax.GradientTransformation:
     """The optimiser for one step, at this step's `learning_rate`.
 
@@ -49,11 +53,12 @@ def make_optimizer(
       hyper: the traced hyper-parameters.
       learning_rate: the learning rate of this step.
       scale: applies the learning-rate factors of layers (`learn.rates.scale`); None: all are 1.
+      step: the number of steps before this one.
     """
     clip = optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm else optax.identity()
     scale = scale or optax.identity()
     if optim.name == "muon":
-        return optax.chain(clip, _muon(optim, hyper, learning_rate, scale))
+        return optax.chain(clip, _muon(optim, hyper, learning_rate, scale, step))
     # Scaled outside the chain, so that the state has the same structure with and without it.
     make = OPTIMIZERS.get(optim.name, _own)
     return _then(optax.chain(clip, make(optim, hyper, learning_rate)), scale)
@@ -141,7 +146,11 @@ def _lamb(optim: Optim, hyper: Hyper, learning_rate: Scalar) -> optax.GradientTr
 
 
 def _muon(
-    optim: Optim, hyper: Hyper, learning_rate: Scalar, scale: optax.GradientTransformation
+    optim: Optim,
+    hyper: Hyper,
+    learning_rate: Scalar,
+    scale: optax.GradientTransformation,
+    step: Int32[Array, ""] | int,
 ) -> optax.GradientTransformation:
     """Muon for the kernels of convolutions, without weight decay; SGD with momentum for all other parameters.
 
@@ -157,11 +166,18 @@ def _muon(
         )
         return _then(inner, scale)
 
+    of_kernels = muon.muon(
+        learning_rate,
+        hyper.momentum,
+        nesterov=optim.nesterov,
+        steps=optim.newton_schulz_steps,
+        scale=scale,
+        batched=optim.newton_schulz_batched,
+        due=jnp.equal(step % optim.renormalize_every, 0) if optim.renormalize_every > 1 else None,
+    )
     return optax.partition(
         {
-            "kernel": muon.muon(
-                learning_rate, hyper.momentum, nesterov=optim.nesterov, steps=optim.newton_schulz_steps, scale=scale
-            ),
+            "kernel": of_kernels,
             "classifier": sgd(optim.classifier_gradient_factor),
             "bias": sgd(optim.bias_gradient_factor),
         },

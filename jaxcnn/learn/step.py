@@ -166,7 +166,7 @@ def update(spec: StepSpec, state: State, gradients: Gradients) -> tuple[State, S
     norm = optax.tree.norm(grads)
     layers = layers_of(spec, state.batch_stats)
     scale = rates.scale(layers, {whitening.BIAS: bias_scale})
-    optimizer = make_optimizer(spec.optim, state.hyper, _known_after(norm, learning_rate), scale)
+    optimizer = make_optimizer(spec.optim, state.hyper, _known_after(norm, learning_rate), scale, state.step)
     part = rates.trainable(state.params, layers)
     if spec.optim.slimming:
         grads = slimming.penalized(spec.optim.slimming, grads, part, state.batch_stats)

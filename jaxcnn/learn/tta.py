@@ -3,6 +3,7 @@
 The views and weights of "flip_translate" are those of airbench94 (Jordan 2024, arXiv:2404.00498).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -48,6 +49,16 @@ def average(logits: Sequence[Logits], kind: str) -> Logits:
 def predict(network: Callable[[Images], Logits], image: Images, kind: str) -> Logits:
     """Averaged logits of images, from a `network` that maps images to logits."""
     return average([network(view) for view in views(image, kind)], kind)
+
+
+def chosen(examples: int, share: float) -> int:
+    """The number of images that get the views, for `config.run.tta_share`."""
+    return math.ceil(round(share * examples, 6))
+
+
+def described(kind: str, share: float) -> str:
+    """The kind of test-time augmentation, with the share of images that gets it unless all do."""
+    return kind if share == 1 else f"{kind} of the least sure {100 * share:g}% of images"
 
 
 def _view(image: Images, view: View) -> Images:

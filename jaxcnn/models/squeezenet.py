@@ -47,7 +47,7 @@ class SqueezeNet(Network):
         for layer, (squeeze, expand) in enumerate(FIRES, start=FIRST_FIRE):
             sizes = {"squeeze": squeeze, "expand1x1": expand, "expand3x3": expand}
             sizes = {name: sized(self.model, f"fire{layer}/{name}", usual) for name, usual in sizes.items()}
-            x = Fire(*sizes.values(), self.dtype, name=f"fire{layer}")(x)
+            x = Fire(**sizes, dtype=self.dtype, name=f"fire{layer}")(x)
             attend = attention.at_stage(self, sum(each < layer for each in pooled))
             x = attend("block", x, train, f"fire{layer}_attention")
             if layer in (*pooled, LAST_FIRE):

@@ -3,7 +3,7 @@
 import functools
 from typing import Any
 
-from jaxcnn.learn import executables, programs, prune
+from jaxcnn.learn import executables, programs, prune, tta
 from jaxcnn.learn.state import count_parameters
 from jaxcnn.machine.mesh import describe
 from jaxcnn.train import flops, summary
@@ -31,7 +31,7 @@ def of(session: Session, test: dict[str, Any] | None, test_seconds: float) -> di
         "loader": session.loader.kind,
         "headline": summary.headline(config, figure),
         "headline_kind": {"label": figure.label, "better": figure.better, "percent": figure.percent},
-        "tta": config.run.tta,
+        "tta": tta.described(config.run.tta, config.run.tta_share),
         "test": test,
         "earlier_tests": summary.earlier_tests(session.folder),
         "val_best": {figure.key: None if best is None else figure.value(best), "step": progress.best_step}

@@ -40,8 +40,8 @@ def _measure(
 ) -> dict[str, float]:
     """The results of `evaluate` with the loader of the run."""
     batch_size = loaders.eval_batch_size(session.config.run.eval_batch_size, session.spec, session.mesh)
-    check = session.interrupts.check
-    return evaluate(session.loader, split, variables, session.constants, batch_size, check, tta, collector)
+    check, share = session.interrupts.check, session.config.run.tta_share
+    return evaluate(session.loader, split, variables, session.constants, batch_size, check, tta, collector, share)
 
 
 def fit(session: Session, state: State, step: int) -> tuple[dict[str, Any], dict[str, Any]]:

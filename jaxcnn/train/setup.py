@@ -11,7 +11,7 @@ from jaxcnn.config import Config, ConfigError
 from jaxcnn.data.batch import Constants
 from jaxcnn.data.selection import weights_of
 from jaxcnn.data.source import Splits
-from jaxcnn.learn import programs
+from jaxcnn.learn import programs, tta
 from jaxcnn.learn.executables import Program
 from jaxcnn.learn.network import check_layers, check_quantized, check_sides
 from jaxcnn.learn.step_spec import StepSpec, make_spec
@@ -94,6 +94,8 @@ class Setup:
             needed.append((programs.of_each, (spec, meshes.alone(mesh), len(test))))
         if self.loader == "resident":
             sizes = {len(split) for split in evaluated}
+            if config.run.tta_share < 1 and (test := self.splits.test) is not None:
+                sizes.add(tta.chosen(len(test), config.run.tta_share))
             needed += [(programs.eval_batch, (spec, mesh, batch_size, size)) for size in sorted(sizes)]
         return needed
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxcnn.config import Config, UserError
 from jaxcnn.data.batch import Constants, Split
 from jaxcnn.learn import programs, sharded
+from jaxcnn.learn import tta as views
 from jaxcnn.learn.step_spec import StepSpec, make_spec
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.tasks import by_name
@@ -55,10 +56,12 @@ class Trained:
           batch_size: examples per batch; 0: the batch size of training.
           collector: collects the outputs; None: a new one of the task.
         """
-        collector, tta = collector or self.spec.task.evaluation.collector(self.constants), self.config.run.tta
+        collector = collector or self.spec.task.evaluation.collector(self.constants)
+        tta, share = self.config.run.tta, self.config.run.tta_share
         loader, batch_size = self._loader(split), eval_batch_size(batch_size, self.spec, self.mesh)
-        means = evaluate(loader, split, self.variables, self.constants, batch_size, _go_on, tta, collector)
-        return means | collector.figures(self.class_names, self.fitted) | ({} if tta == "none" else {"tta": tta})
+        means = evaluate(loader, split, self.variables, self.constants, batch_size, _go_on, tta, collector, share)
+        told = {} if tta == "none" else {"tta": views.described(tta, share)}
+        return means | collector.figures(self.class_names, self.fitted) | told
 
     def _loader(self, split: Split) -> Loader:
         kind, _ = choose_loader(self.config.data, [split])
