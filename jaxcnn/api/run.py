@@ -23,11 +23,12 @@ from jaxcnn.tasks import by_name
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.train import assess, curves, seals, summary
 from jaxcnn.train import workdir as files
+from jaxcnn.train.trained import Trained
 
 if TYPE_CHECKING:
     from jaxcnn.api.explanations import Explanations
 
-_SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 
 
 def load(
@@ -198,24 +199,28 @@ class Run:
         """
         if not isinstance(split, str):
             return self._evaluate_given(split, batch_size)
-        if split not in _SPLITS:
+        if split not in SPLITS:
             raise UserError(f"split must be train, val, test or a pair (images, labels), not {split!r}")
-        network = self.network.trained
         with python_words():
-            arrays, path = self._arrays, ""
-            if data is not None and not isinstance(data, str | os.PathLike):
-                arrays = memory.give(data)
-            elif data is not None:
-                arrays, path = None, os.fspath(data)
-            if arrays is not None:
-                memory.know(arrays)
-                with_arrays = dataclasses.replace(network.config.data, source=arrays.source)
-                network = dataclasses.replace(network, config=dataclasses.replace(network.config, data=with_arrays))
+            network, path = self._at(data)
             figures = Figures(assess.assess(network, self.workdir, split, path, batch_size))
         drawn = assess.file_of(self.workdir, figures).with_suffix(".png")
         if drawn.exists():
             figures.picture = Picture(drawn)
         return figures
+
+    def _at(self, data: Any) -> tuple[Trained, str]:
+        """The network of the run with its data where it is now, as for `evaluate`, and a path for `assess.assess`."""
+        network, arrays, path = self.network.trained, self._arrays, ""
+        if data is not None and not isinstance(data, str | os.PathLike):
+            arrays = memory.give(data)
+        elif data is not None:
+            arrays, path = None, os.fspath(data)
+        if arrays is not None:
+            memory.know(arrays)
+            with_arrays = dataclasses.replace(network.config.data, source=arrays.source)
+            network = dataclasses.replace(network, config=dataclasses.replace(network.config, data=with_arrays))
+        return network, path
 
     def _evaluate_given(self, pair: Any, batch_size: int) -> Figures:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
