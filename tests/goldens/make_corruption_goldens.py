@@ -1,19 +1,55 @@
 """Makes corruption_goldens.npz: what the package imagecorruptions makes of a picture.
 
-    pip install imagecorruptions==1.1.2 'scikit-image<0.21' opencv-python-headless 'numpy<2' 'setuptools<80'
-    python tests/goldens/make_corruption_goldens.py
+    pip install --no-deps imagecorruptions==1.1.2
+    python tests/goldens/make_corruption_goldens.py      # where NumPy, SciPy and Pillow are installed
 
 The picture is drawn here. Of glass blur, which takes its random numbers in a known order, the images are kept; of snow
 and frost, which are drawn in another way here, the mean and the deviation within an image, over 20 drawings.
+
+The package needs old versions of scikit-image, OpenCV and setuptools. What its three functions call of these is given
+here by SciPy and Pillow: a Gaussian filter that repeats the pixels at the border, as scikit-image's does, the weights of
+grey in OpenCV, and the reading and enlarging of its photographs, of which only the mean and deviation count.
 """
 
+import importlib.util
 import pathlib
+import sys
+import types
 
 import numpy as np
-from imagecorruptions import corrupt
+from PIL import Image
+from scipy import ndimage
 
 SIDE = 72  # above 64 pixels, where the constants of ImageNet hold
 DRAWINGS = 20
+
+
+def stand_ins() -> dict[str, types.ModuleType]:
+    """Modules with the functions of other packages that are called, by name."""
+    made = {name: types.ModuleType(name) for name in ("skimage", "skimage.filters", "cv2", "pkg_resources")}
+    made["scipy.ndimage.interpolation"] = types.ModuleType("scipy.ndimage.interpolation")
+    made["scipy.ndimage.interpolation"].map_coordinates = ndimage.map_coordinates
+
+    def gaussian(image: np.ndarray, sigma: float, multichannel: bool) -> np.ndarray:
+        return ndimage.gaussian_filter(image, (sigma, sigma, 0), mode="nearest")
+
+    def resize(image: np.ndarray, dsize: tuple[int, int], interpolation: int) -> np.ndarray:
+        return np.asarray(Image.fromarray(image).resize(dsize, Image.Resampling.BICUBIC))
+
+    made["skimage.filters"].gaussian = gaussian
+    cv2 = made["cv2"]
+    cv2.COLOR_RGB2GRAY = cv2.INTER_CUBIC = 0
+    cv2.cvtColor = lambda image, _: image @ np.float32([0.299, 0.587, 0.114])
+    cv2.imread = lambda path: np.asarray(Image.open(path).convert("RGB"))[..., ::-1]
+    cv2.resize = resize
+    made["pkg_resources"].resource_filename = lambda _, path: str(package() / path)
+    return made
+
+
+def package() -> pathlib.Path:
+    """The folder of the package."""
+    found = importlib.util.find_spec("imagecorruptions")
+    return pathlib.Path(found.origin).parent
 
 
 def photo() -> np.ndarray:
@@ -26,6 +62,9 @@ def photo() -> np.ndarray:
 
 def main() -> None:
     """Write the file beside this one."""
+    sys.modules |= stand_ins()
+    from imagecorruptions import corrupt
+
     picture = photo()
     kept: dict[str, list] = {name: [] for name in ("glass_blur", "snow_mean", "snow_std", "frost_mean", "frost_std")}
     for severity in (1, 2, 3, 4, 5):

@@ -4,7 +4,6 @@ import pytest
 
 from tests.test_torch_parity import compare_family, draw, family_goldens
 
-
 pytestmark = pytest.mark.services
 
 
