@@ -275,9 +275,11 @@ def test_a_run_may_start_from_the_classifier_that_fits_what_its_network_sees(run
 
 def test_head_first_then_all_is_one_variant_of_the_config_for_fine_tuning(root, run, seen, tmp_path):
     """`finetune:probed`: the run begins with the classifier that fits, and then every layer moves."""
-    recipe = configs.from_config_dict(runpy.run_path(str(root / "configs/finetune.py"))["get_config"]("probed"))
+    tree = runpy.run_path(str(root / "configs/finetune.py"))["get_config"]("probed")
+    tree.init.source = f"workdir:{run}"
+    recipe = configs.from_config_dict(tree)
     assert recipe.init.head == "fitted" and set(dict(recipe.optim.layers).values()) == {1.0}
-    init = dataclasses.replace(recipe.init, source=f"workdir:{run}", weights="ema", penalty=1e-3)
+    init = dataclasses.replace(recipe.init, weights="ema", penalty=1e-3)
     optim = {"learning_rate": recipe.optim.learning_rate, "layers": recipe.optim.layers, "ema_decay": 0.0}
     groups = {"init": init, "run": {"steps": 1}}
     digits.run(tmp_path / "still", optim=optim | {"learning_rate": 0.0}, **groups)

@@ -47,9 +47,12 @@ class Ensemble:
         """The mean of the networks' probabilities of each class, for each image; images as for `run.predict`."""
         first = self.runs[0].network.trained
         shape, evaluation = first.spec.image_shape, first.spec.task.evaluation
+        parts: list[np.ndarray] = []
         with python_words():
-            batches = forms.batches(images, shape, first.config.data)
-            parts = [evaluation.probabilities(self._whole.outputs(forms.stacked(batch))) for batch in batches]
+            for batch in forms.batches(images, shape, first.config.data):
+                found = evaluation.probabilities(self._whole.outputs(forms.stacked(batch)))
+                assert found is not None  # by `ensemble.of`
+                parts.append(found)
         if not parts:
             raise UserError("images has no image")
         return np.concatenate(parts)

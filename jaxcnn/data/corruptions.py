@@ -130,7 +130,7 @@ def _frost(image: Unit, amount: tuple[float, float], random: Random) -> Unit:
     of_image, of_frost = amount
     sides = image.shape[:2]
     # Ridges between plates of ice, of two sizes, at the mean and deviation of the authors' photographs.
-    ridges = sum(share * np.abs(2 * _plasma(sides, decay, random) - 1) for share, decay in ((1.0, 1.6), (0.5, 1.2)))
+    ridges = np.abs(2 * _plasma(sides, 1.6, random) - 1) + 0.5 * np.abs(2 * _plasma(sides, 1.2, random) - 1)
     deviation = random.uniform(0.05, 0.11) if max(sides) <= SMALL else random.uniform(0.06, 0.13)
     ice = random.uniform(0.45, 0.8) + deviation * (ridges - ridges.mean()) / max(ridges.std(), 1e-12)
     tint = random.uniform(0, 1) * COLD if image.shape[-1] == 3 else np.zeros(image.shape[-1])

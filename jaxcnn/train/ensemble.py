@@ -61,7 +61,9 @@ class Ensemble:
         task = first.spec.task
         if not keeping.fits(task, len(split)):
             raise UserError(f"{split.description} has too many outputs for an ensemble; evaluate the runs one by one")
-        outputs, alone, target = [], [], None
+        outputs: list[np.ndarray] = []
+        alone: list[dict[str, Any]] = []
+        target: Any = None
         for folder, member in zip(self.folders, self.members, strict=True):
             kept = keeping.of(member.spec.task, member.constants)
             figures = member.evaluate(split, batch_size, kept)

@@ -7,8 +7,8 @@ The picture is drawn here. Of glass blur, which takes its random numbers in a kn
 and frost, which are drawn in another way here, the mean and the deviation within an image, over 20 drawings.
 
 The package needs old versions of scikit-image, OpenCV and setuptools. What its three functions call of these is given
-here by SciPy and Pillow: a Gaussian filter that repeats the pixels at the border, as scikit-image's does, the weights of
-grey in OpenCV, and the reading and enlarging of its photographs, of which only the mean and deviation count.
+here by SciPy and Pillow: a Gaussian filter that repeats the pixels at the border, as scikit-image's does, the weights
+of grey in OpenCV, and the reading and enlarging of its photographs, of which only the mean and deviation count.
 """
 
 import importlib.util
