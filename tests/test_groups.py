@@ -342,3 +342,9 @@ def test_the_report_has_a_table_of_groups_and_bears_damaged_ones(tmp_path):
         ["y", "75.00", "87.50", "5"],
     ]
     assert "50.00 ± 35.36" in table.notes[0]
+    rows["y"] |= {"macro_auroc_interval": [0.75, 1.0]}
+    rows["x|1"] |= {"macro_auroc_interval": None}
+    report_folders.write_json(folder / "test.json", tested | {"per_group": rows})
+    (table,) = by_group_tables(find(read([tmp_path / "runs"]), best_on_test=False)).values()
+    assert table.columns == ["patient", "accuracy %", "AUROC %", "its 95 % interval", "examples"]
+    assert [row[3].text for row in table.rows] == ["\N{EN DASH}", "75.00 to 100.00"]
