@@ -41,7 +41,7 @@ def reestimated(found: Setup, state: State, constants: Constants, say: Callable[
         return state
     began, train = time.monotonic(), found.splits.train
     variables = jax.tree.map(starting.on_host, quantized.without_ranges(state.variables()))
-    new = of_split(found.spec, variables, train, jax.device_get(constants))
+    new = of_split(found.spec, variables, train, jax.tree.map(starting.on_host, constants))
     say(
         f"  BatchNorm's statistics computed from {counted(len(train), 'training image')} in "
         f"{time.monotonic() - began:.1f} s"
