@@ -8,8 +8,21 @@ from collections.abc import Iterator
 import jaxcnn
 
 PLACE = "<!-- the functions -->"  # they follow it in docs/api.md
-_FIRST = ("config", "train", "load", "summary", "find_rate", "Run", "Network", "Step", "Evaluation", "UserError")
-_WITH_METHODS = ("Run", "Network")
+_FIRST = (
+    "config",
+    "train",
+    "load",
+    "ensemble",
+    "summary",
+    "find_rate",
+    "Run",
+    "Network",
+    "Ensemble",
+    "Step",
+    "Evaluation",
+    "UserError",
+)
+_WITH_METHODS = ("Run", "Network", "Ensemble")
 _ROOT = pathlib.Path(jaxcnn.__file__).parent.parent
 _Named = ast.FunctionDef | ast.ClassDef
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from jaxcnn.api.configs import config as config
+    from jaxcnn.api.ensemble import Ensemble as Ensemble
+    from jaxcnn.api.ensemble import ensemble as ensemble
     from jaxcnn.api.model_table import summary as summary
     from jaxcnn.api.network import Network as Network
     from jaxcnn.api.rates import find_rate as find_rate
@@ -36,12 +38,14 @@ __version__ = "0.1.0"
 
 _PLACES = {
     "ConfigError": "jaxcnn.config.errors",
+    "Ensemble": "jaxcnn.api.ensemble",
     "Evaluation": "jaxcnn.train.hooks",
     "Interrupted": "jaxcnn.train.interrupts",
     "Network": "jaxcnn.api.network",
     "Run": "jaxcnn.api.run",
     "Step": "jaxcnn.train.hooks",
     "UserError": "jaxcnn.config.errors",
+    "ensemble": "jaxcnn.api.ensemble",
     "find_rate": "jaxcnn.api.rates",
     "load": "jaxcnn.api.run",
     "summary": "jaxcnn.api.model_table",

@@ -3,6 +3,7 @@
     python -m jaxcnn.main --config=configs/vgg16_cifar10.py [--config.<key>=<value>] [--workdir=<folder>]
     python -m jaxcnn.main --mode=eval --workdir=<folder>
     python -m jaxcnn.main --mode=predict --workdir=<folder> --images=<file or folder>,…
+    python -m jaxcnn.main --mode=eval --workdir=<folder> --ensemble=<folder>,…
     python -m jaxcnn.main --mode=embed --workdir=<folder> --split=train --out=<file>.npz
     python -m jaxcnn.main --mode=embed --workdir=<folder> --images=<file or folder>,… --among=<file>.npz --neighbours=5
 
@@ -31,16 +32,22 @@ from jaxcnn.command import output, unused
 from jaxcnn.config import Config, UserError, flatten, to_dict
 from jaxcnn.data import place
 from jaxcnn.machine import hosts, malloc, writable
-from jaxcnn.machine.paths import separate
+from jaxcnn.machine.paths import expand, separate
 from jaxcnn.text import shown
 
 if TYPE_CHECKING:
+    from jaxcnn.train.ensemble import Ensemble
     from jaxcnn.train.trained import Trained
 
 STARTED = time.monotonic()
 CONFIG = command.define_config("The run: a file of configs/, with :variant if wanted (mode train).")
 WORKDIR = command.define_path(
     "workdir", None, "Folder of the run. Train: a run with checkpoints is resumed; default: a new folder in runs/."
+)
+ENSEMBLE = flags.DEFINE_multi_string(
+    "ensemble",
+    [],
+    "eval, predict: workdirs of more runs, separated by commas; probabilities are averaged with those of --workdir.",
 )
 MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "predict", "embed"], "What to do.")
 CHECKPOINT = flags.DEFINE_string(
@@ -101,6 +108,7 @@ OF_MODES = {
     "data_dir": ("eval",),
     "batch_size": ("eval",),
     "split": ("eval", "embed"),
+    "ensemble": ("eval", "predict"),
     **dict.fromkeys(("images", "on_error", "out"), ("predict", "embed")),
     **dict.fromkeys(("layer", "neighbours", "among"), ("embed",)),
     **dict.fromkeys(("checkpoint", "weights", "devices", "json"), ("eval", "predict", "embed")),
@@ -154,6 +162,8 @@ def _evaluate() -> int:
     from jaxcnn.train import assess
 
     network = _load(folder)
+    if ENSEMBLE.value:
+        return _evaluate_ensemble(folder, network)
     figures = assess.assess(network, folder, SPLIT.value, DATA.value or DATA_DIR.value, BATCH_SIZE.value)
     if not _write_json(figures):
         print(*map(_fitting, assess.describe(network, figures)), sep="\n")
@@ -162,6 +172,27 @@ def _evaluate() -> int:
             beside = "".join(f", {path.name}" for path in assess.pictures(folder, figures))
             print(_fitting(f"{folder}/{stem}.json{beside}"))
     return 0
+
+
+def _evaluate_ensemble(folder: pathlib.Path, network: "Trained") -> int:
+    from jaxcnn.train import assess, ensemble
+
+    several = _ensemble(folder, network)
+    ensemble.check_split(several, SPLIT.value)
+    split, notes = assess.open_split(network, folder, SPLIT.value, DATA.value or DATA_DIR.value)
+    _say(*notes)
+    figures = several.evaluate(split, BATCH_SIZE.value)
+    if not _write_json(figures):
+        print(*map(_fitting, several.describe(figures)), sep="\n")
+    return 0
+
+
+def _ensemble(folder: pathlib.Path, network: "Trained") -> "Ensemble":
+    """The network of --workdir with those of --ensemble."""
+    from jaxcnn.train import ensemble
+
+    folders = [expand(place, "--ensemble=") for value in ENSEMBLE.value for place in separate(value)]
+    return ensemble.of([folder, *folders], [network, *map(_load, folders)])
 
 
 def _predict() -> int:
@@ -174,7 +205,8 @@ def _predict() -> int:
     paths, notes = predict.find_images(places)
     _say(*notes)
     network = _load(folder)
-    results = predict.predict(network, paths, skip_unreadable=ON_ERROR.value == "skip")
+    answer = _ensemble(folder, network).answers if ENSEMBLE.value else None
+    results = predict.predict(network, paths, skip_unreadable=ON_ERROR.value == "skip", answer=answer)
     if (out := pathlib.Path(OUT.value)).suffix.lower() == ".png":
         _say(*predict.draw(network, results, out))
     elif out.suffix.lower() == ".html":
@@ -275,6 +307,8 @@ def _check_files() -> None:
         features.check(pathlib.Path(OUT.value))
     elif OUT.value and pathlib.Path(OUT.value).suffix.lower() not in (".csv", ".json", ".png", ".html"):
         raise UserError(f"--out={OUT.value} must end in .csv, .json or .png, or in .html for a page")
+    elif ENSEMBLE.value and OUT.value.lower().endswith((".png", ".html")):
+        raise UserError(f"--out={OUT.value} shows the answers of one network; with --ensemble it ends in .csv or .json")
 
 
 def _write_json(value: object) -> bool:

@@ -11,7 +11,18 @@ import pytest
 
 import jaxcnn
 from jaxcnn.config import UserError
-from jaxcnn.explain import controls, evaluation, given, methods, page, pictures, randomisation, scores, write
+from jaxcnn.explain import (
+    attention_sheet,
+    controls,
+    evaluation,
+    given,
+    methods,
+    page,
+    pictures,
+    randomisation,
+    scores,
+    write,
+)
 from jaxcnn.explain.network import Network
 from jaxcnn.explain.subject import Subject
 from jaxcnn.machine import mesh as meshes
@@ -402,7 +413,7 @@ def test_images_of_other_channels_are_refused(run, tmp_path):
         run.explain(np.zeros((2, 8, 8, 3), np.uint8))
 
 
-def test_attention_is_drawn_where_the_network_weighs_pixels():
+def test_attention_is_drawn_where_the_network_weighs_pixels(tmp_path):
     subject = untrained("classification", attention="cbam")
     seen = subject.normalised(small.split(3)[0])
     assert [gate.name for gate in subject.gates] == ["attention1", "attention2", "attention3"]
@@ -415,3 +426,11 @@ def test_attention_is_drawn_where_the_network_weighs_pixels():
         subject.explain("attention", seen, np.array([0, 1, 2]), layer="bn1")
     with pytest.raises(UserError, match="this network has none that does; SE and ECA weigh channels only"):
         untrained("classification", attention="se").explain("attention", seen, np.array([0, 1, 2]))
+    pixels = small.split(3)[0]
+    sheet = attention_sheet.maps_of(subject, pixels, most=2)
+    assert list(sheet) == ["attention1", "attention3"]
+    assert np.array_equal(sheet["attention3"][0], found.maps) and sheet["attention3"][1] == subject.gates[-1].shape
+    words = ["cat", "dog", "$1"]
+    attention_sheet.of_run(subject, given.Given(words, pixels, [None] * 3, words)).savefig(tmp_path / "a.png")
+    with pytest.raises(UserError, match="shows how attention weighs pixels, and this network has none that does"):
+        attention_sheet.maps_of(untrained("classification", attention="se"), pixels)

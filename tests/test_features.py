@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import runpy
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ from jaxcnn.data.source import open_splits
 from jaxcnn.learn import programs
 from jaxcnn.learn.state import make_hyper
 from jaxcnn.machine import mesh as meshes
-from jaxcnn.train import features, predict, probe, setup, starting, trained
+from jaxcnn.train import features, predict, probe, seals, setup, starting, trained
 from tests import digits, runs, small
 
 
@@ -270,6 +271,28 @@ def test_a_run_may_start_from_the_classifier_that_fits_what_its_network_sees(run
     )
     told = f"classifier fitted to {len(seen['train'].names)} training images in "
     assert told in capsys.readouterr().out
+
+
+def test_head_first_then_all_is_one_variant_of_the_config_for_fine_tuning(root, run, seen, tmp_path):
+    """`finetune:probed`: the run begins with the classifier that fits, and then every layer moves."""
+    tree = runpy.run_path(str(root / "configs/finetune.py"))["get_config"]("probed")
+    tree.init.source = f"workdir:{run}"
+    recipe = configs.from_config_dict(tree)
+    assert recipe.init.head == "fitted" and set(dict(recipe.optim.layers).values()) == {1.0}
+    init = dataclasses.replace(recipe.init, weights="ema", penalty=1e-3)
+    optim = {"learning_rate": recipe.optim.learning_rate, "layers": recipe.optim.layers, "ema_decay": 0.0}
+    groups = {"init": init, "run": {"steps": 1}}
+    digits.run(tmp_path / "still", optim=optim | {"learning_rate": 0.0}, **groups)
+    digits.run(tmp_path / "moved", optim=optim, **groups)
+    still, moved = (trained.load(tmp_path / name, "last", "", 1)[0].variables for name in ("still", "moved"))
+    kernel, bias, *_ = probe.choose(seen["train"].values, seen["train"].targets, None, 10, (1e-3,))
+    np.testing.assert_array_equal(still["params"]["classifier"]["kernel"], kernel.astype(np.float32))
+    np.testing.assert_array_equal(still["params"]["classifier"]["bias"], bias.astype(np.float32))
+    for (name, before), (_, after) in zip(seals.leaves(still), seals.leaves(moved), strict=True):
+        changes = np.abs(np.asarray(after) - np.asarray(before)).max()
+        # One step of rate 0.01 along a gradient: it is a change, but not a new start.
+        assert changes > 0 or name.endswith(("mean", "var")), name
+        assert not name.startswith("params/") or changes < 0.1, name
 
 
 @pytest.mark.parametrize(

@@ -261,7 +261,10 @@ def test_figures_of_a_group_are_those_of_its_examples_alone():
             alone = task.figures(logits[names == name], targets[names == name], tuple("abcd"))
             row = figures["per_group"][name]
             # Means of at most 90 float32 values, in float64: two roundings each.
-            assert row == pytest.approx({key: alone[key] for key in row}, rel=1e-6)
+            means = {key: value for key, value in row.items() if not isinstance(value, dict | list)}
+            assert means == pytest.approx({key: alone[key] for key in means}, rel=1e-6)
+            assert all(value == alone[key] for key, value in row.items() if key not in means)
+            assert task.targets.outputs == outputs and ("auroc_interval" in row) == (targets.ndim == 2)
             values[name] = row[headline.name]
         worst = min(values, key=values.get)
         assert figures["groups"]["worst"] == worst and figures["groups"]["worst_value"] == values[worst]
@@ -282,6 +285,8 @@ def test_a_group_has_its_own_area_and_what_the_threshold_of_the_whole_validation
         own = names == name
         alone = task.figures(logits[own], labels[own], ("well", "ill"), fitted=fitted)
         assert (rows[name]["macro_auroc"], rows[name]["screening"]) == (alone["macro_auroc"], alone["screening"])
+        low, high = rows[name]["macro_auroc_interval"]
+        assert [low, high] == alone["macro_auroc_interval"] and low < rows[name]["macro_auroc"] < high
         found = logits[own, 1] - logits[own, 0] >= np.log(0.6 / 0.4)
         assert rows[name]["screening"]["ill"]["sensitivity"] == found[labels[own] == 1].mean()
     assert rows[SITES[2]]["macro_auroc"] is None and rows[SITES[2]]["balanced_accuracy"] is not None
@@ -337,3 +342,9 @@ def test_the_report_has_a_table_of_groups_and_bears_damaged_ones(tmp_path):
         ["y", "75.00", "87.50", "5"],
     ]
     assert "50.00 ± 35.36" in table.notes[0]
+    rows["y"] |= {"macro_auroc_interval": [0.75, 1.0]}
+    rows["x|1"] |= {"macro_auroc_interval": None}
+    report_folders.write_json(folder / "test.json", tested | {"per_group": rows})
+    (table,) = by_group_tables(find(read([tmp_path / "runs"]), best_on_test=False)).values()
+    assert table.columns == ["patient", "accuracy %", "AUROC %", "its 95 % interval", "examples"]
+    assert [row[3].text for row in table.rows] == ["\N{EN DASH}", "75.00 to 100.00"]

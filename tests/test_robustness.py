@@ -3,18 +3,22 @@
 import colorsys
 import io
 import json
+import pathlib
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from jaxcnn.config import Data, UserError
+from jaxcnn.data import corruptions
 from jaxcnn.data.corruptions import EXTRA, KINDS, corrupt
 from jaxcnn.data.source import open_splits
 from jaxcnn.train import robustness, trained
 from tests import digits, runs, small
 
+GOLDENS = pathlib.Path(__file__).with_name("goldens")
 PHOTO = np.random.default_rng(0).integers(0, 256, (36, 36, 3), np.uint8)
 
 
@@ -25,9 +29,10 @@ def test_a_corruption_depends_on_its_seed_alone_and_most_grow_with_their_severit
     assert np.array_equal(corrupt(PHOTO, name, 3, (0, 7)), made[2])
     away = [np.abs(each.astype(float) - PHOTO).mean() for each in made]
     assert min(away) > 0
-    if name not in ("elastic_transform", "saturate"):  # whose constants do not grow with the severity
+    if name not in ("elastic_transform", "saturate", "glass_blur"):  # whose constants do not grow with the severity
         assert away[4] > away[0]
-    if name in ("gaussian_noise", "shot_noise", "impulse_noise", "motion_blur", "fog", "elastic_transform"):
+    if name in ("gaussian_noise", "shot_noise", "impulse_noise", "motion_blur", "fog", "elastic_transform",
+                "glass_blur", "snow", "frost"):  # fmt: skip
         assert not np.array_equal(corrupt(PHOTO, name, 3, (0, 8)), made[2])
     grey = corrupt(PHOTO[:, :20, :1], name, 5, (0, 0))
     assert grey.shape == (36, 20, 1) and (name == "saturate" or grey.std() > 0)
@@ -51,7 +56,8 @@ def test_noise_has_the_strength_that_its_name_says():
 
 def test_blur_and_zoom_keep_an_even_image_and_contrast_and_brightness_are_closed_forms():
     even = np.full((40, 40, 3), 90, np.uint8)
-    for name in ("defocus_blur", "gaussian_blur", "motion_blur", "zoom_blur", "elastic_transform", "pixelate"):
+    for name in ("defocus_blur", "gaussian_blur", "motion_blur", "zoom_blur", "elastic_transform", "pixelate",
+                 "glass_blur"):  # fmt: skip
         assert np.array_equal(corrupt(even, name, 5, (0,)), even), name
     unit = PHOTO / 255
     mean = unit.mean(axis=(0, 1))
@@ -65,6 +71,33 @@ def test_blur_and_zoom_keep_an_even_image_and_contrast_and_brightness_are_closed
     file = io.BytesIO()
     Image.fromarray(PHOTO).save(file, "JPEG", quality=40)
     assert np.array_equal(corrupt(PHOTO, "jpeg_compression", 5, (0,)), np.asarray(Image.open(file)))
+
+
+def test_glass_blur_is_that_of_imagecorruptions_with_its_own_moves():
+    """`goldens/make_corruption_goldens.py` makes the other side."""
+    kept = np.load(GOLDENS / "corruption_goldens.npz")
+    photo = kept["photo"]
+    for severity, (deviation, reach, turns) in enumerate(KINDS["glass_blur"][2], start=1):
+        sides = (turns, *(side - 2 * reach for side in photo.shape[:2]), 2)
+        moves = np.random.RandomState(severity).randint(-reach, reach, sides)
+        blurred = ndimage.gaussian_filter(photo / 255, (deviation, deviation, 0), mode="nearest")
+        ours = ndimage.gaussian_filter(
+            corruptions._shattered(blurred, moves, reach), (deviation, deviation, 0), mode="nearest"
+        )
+        # It rounds down to a whole number after each of its two blurs, by less than 1 of 255.
+        away = 255 * ours - kept["glass_blur"][severity - 1]
+        assert away.min() > -1e-6 and away.max() < 2
+
+
+@pytest.mark.parametrize("name", ["snow", "frost"])
+def test_snow_and_frost_are_as_bright_and_as_rough_as_those_of_imagecorruptions(name):
+    kept = np.load(GOLDENS / "corruption_goldens.npz")
+    for severity in (1, 2, 3, 4, 5):
+        made = [corrupt(kept["photo"], name, severity, (0, number)) for number in range(20)]
+        mean, roughness = np.mean(made), np.mean([np.std(each, axis=(0, 1)).mean() for each in made])
+        theirs = kept[f"{name}_mean"][severity - 1], kept[f"{name}_std"][severity - 1]
+        # Of 20 drawings each, whose means spread by some 12 (frost: which of five photographs it is), so by 4 together.
+        assert mean == pytest.approx(theirs[0], abs=12) and roughness == pytest.approx(theirs[1], abs=5), severity
 
 
 def test_human_votes_are_compared_by_closed_forms():

@@ -7,7 +7,7 @@ from scipy import special
 
 from jaxcnn.config import Task, UserError
 from jaxcnn.data.batch import Constants
-from jaxcnn.tasks import by_name, classification, multilabel, regression
+from jaxcnn.tasks import areas, by_name, classification, multilabel, regression
 
 GENERATOR = np.random.default_rng(0)
 NAMES = tuple("abcde")
@@ -32,6 +32,44 @@ def test_the_figures_of_sets_are_scikit_learns():
     assert figures["loss"] == pytest.approx(
         np.mean([reference.log_loss(h, s) for h, s in zip(HOT.T, scores.T, strict=True)]), rel=1e-5
     )
+
+
+def test_the_areas_of_sets_are_scikit_learns_and_their_intervals_those_of_all_pairs_written_out():
+    figures = by_name.make(Task(name="multilabel"), 5).figures(LOGITS, HOT, NAMES)
+    scores, present = special.expit(LOGITS).astype(np.float64), HOT.astype(bool)
+    assert figures["macro_auroc"] == pytest.approx(reference.roc_auc_score(HOT, scores, average="macro"), abs=1e-12)
+    counts = present.sum(0), (~present).sum(0)
+    moved = np.zeros(len(HOT))  # by each example, of the mean of the areas
+    for k, name in enumerate(NAMES):
+        mine, others = scores[present[:, k], k], scores[~present[:, k], k]
+        pairs = (mine[:, None] > others) + 0.5 * (mine[:, None] == others)
+        variance = pairs.mean(1).var(ddof=1) / counts[0][k] + pairs.mean(0).var(ddof=1) / counts[1][k]
+        area, margin = pairs.mean(), 1.959963984540054 * np.sqrt(variance)
+        assert figures["auroc"][name] == pytest.approx(area, abs=1e-12)
+        assert figures["auroc_interval"][name] == pytest.approx([area - margin, min(1, area + margin)], abs=1e-12)
+        scaled = [np.sqrt(count * (count - 1.0)) for count in (counts[0][k], counts[1][k])]
+        moved[present[:, k]] += (pairs.mean(1) - area) / scaled[0] / 5
+        moved[~present[:, k]] += (pairs.mean(0) - area) / scaled[1] / 5
+    low, high = figures["macro_auroc_interval"]
+    assert high - low == pytest.approx(2 * 1.959963984540054 * np.sqrt((moved**2).sum()), abs=1e-12)
+    # One label twice: its mean is itself, and so is the interval, which independent labels would make narrower.
+    twice = areas.figures(scores[:, [0, 0]], present[:, [0, 0]], ("a", "b"))
+    assert twice["macro_auroc_interval"] == pytest.approx(figures["auroc_interval"]["a"], abs=1e-12)
+    words = by_name.make(Task(name="multilabel"), 5).evaluation.describe(figures)[1]
+    between = f"95% interval {100 * low:.2f} to {100 * high:.2f}%"
+    assert words == f"AUROC {100 * figures['macro_auroc']:.2f}% ({between}), mean over classes"
+
+
+def test_labels_without_examples_have_no_area_and_a_single_example_gives_no_interval():
+    wanted = np.zeros((6, 3), bool)
+    wanted[:3, 0], wanted[0, 1] = True, True
+    scores = np.arange(18.0).reshape(6, 3)[::-1].copy()
+    figures = areas.figures(scores, wanted, tuple("abc"))
+    assert figures["auroc"] == {"a": 1.0, "b": 1.0, "c": None}
+    assert figures["auroc_interval"] == {"a": [1.0, 1.0], "b": None, "c": None}
+    assert figures["macro_auroc"] == 1 and figures["macro_auroc_interval"] is None
+    none = areas.figures(scores, np.zeros((6, 3), bool), tuple("abc"))
+    assert none["macro_auroc"] is None and areas.describe(none) == []
 
 
 def test_thresholds_give_the_best_f1_of_each_class_on_the_split_that_they_are_fitted_to():

@@ -150,6 +150,11 @@ def family_goldens() -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("case", draw.FAMILY_CASES)
 def test_networks_with_weights_in_the_world_compute_what_their_libraries_compute(case):
+    compare_family(case, case in draw.WITH_GRADIENTS)
+
+
+def compare_family(case: str, with_gradients: bool) -> None:
+    """Hold the logits of a case of `draw.FAMILY_CASES`, and all its gradients if wanted, against the goldens."""
     theirs = {key.split("/")[1]: value for key, value in family_goldens().items() if key.startswith(case + "/")}
     with jax.enable_x64(True):
         module, variables, images, labels = build(case, jnp.float64, width=1.0)
@@ -161,7 +166,7 @@ def test_networks_with_weights_in_the_world_compute_what_their_libraries_compute
         @functools.partial(jax.jit, compiler_options=UNOPTIMISED)
         def compute(variables):
             logits = {"logits_eval": module.apply(variables, images)}
-            if case not in draw.WITH_GRADIENTS:
+            if not with_gradients:
                 return logits, None
             gradients, logits["logits_train"] = jax.grad(loss_fn, has_aux=True)(variables["params"])
             return logits, gradients

@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -97,19 +98,25 @@ class Network:
         Raises:
           UserError: as `__call__`.
         """
+        return self._answered(images, functools.partial(predict.answers, self.trained), on_error)
+
+    def _answered(
+        self, images: Any, answer: Callable[[np.ndarray], list[dict[str, Any]]], on_error: str
+    ) -> Predictions:
+        """The answers of a function of pixels [n, H, W, C], for images as for `predict`."""
         if on_error not in ("raise", "skip"):
             raise UserError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
         found = Predictions(self.trained.spec.task.evaluation.columns)
         with python_words():
             for batch in self._batches(images, skip_unreadable=on_error == "skip"):
                 readable = any(each.pixels is not None for each in batch)
-                answers = iter(predict.answers(self.trained, forms.stacked(batch)) if readable else [])
+                answers = iter(answer(forms.stacked(batch)) if readable else [])
                 for each in batch:
-                    answer = {"error": each.error} if each.pixels is None else next(answers)
-                    if "error" not in answer:
-                        answer = predict.in_stored(self.trained, answer, self._stored_sides(each))
+                    one = {"error": each.error} if each.pixels is None else next(answers)
+                    if "error" not in one:
+                        one = predict.in_stored(self.trained, one, self._stored_sides(each))
                     named = {"file": each.file} if each.file is not None else {}
-                    found.see(named | answer, each.pixels)
+                    found.see(named | one, each.pixels)
         return found
 
     def _outputs(self, images: Any, layer: str | None) -> np.ndarray:

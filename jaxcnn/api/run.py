@@ -30,7 +30,7 @@ from jaxcnn.train.trained import load as load_trained
 if TYPE_CHECKING:
     from jaxcnn.api.explanations import Explanations
 
-_SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 
 
 def load(
@@ -178,22 +178,14 @@ class Run(Deployed):
     def _subject(self) -> Any:
         from jaxcnn.explain.subject import Subject
 
-        return Subject(self._with_data(self.network.trained))  # some methods need images of the training split
+        return Subject(_reading(self.network.trained, self._arrays))  # some methods need images of the training split
 
     def _trained(self) -> Trained:
         network = self.network.trained
         if network.mesh.size > 1:
             with python_words():
                 network, _ = load_trained(self.workdir, self._checkpoint, self._weights, 1)
-        return self._with_data(network)
-
-    def _with_data(self, trained: Trained) -> Trained:
-        """The network, whose data is there even if the run was made from arrays."""
-        if self._arrays is None:
-            return trained
-        memory.know(self._arrays)
-        data = dataclasses.replace(trained.config.data, source=self._arrays.source)
-        return dataclasses.replace(trained, config=dataclasses.replace(trained.config, data=data))
+        return _reading(network, self._arrays)
 
     def evaluate(self, split: Any = "test", *, data: Any = None, batch_size: int = 0) -> Figures:
         """Accuracy, loss, calibration, figures of each class and the confusion matrix, on a split or on other images.
@@ -211,24 +203,22 @@ class Run(Deployed):
         """
         if not isinstance(split, str):
             return self._evaluate_given(split, batch_size)
-        if split not in _SPLITS:
+        if split not in SPLITS:
             raise UserError(f"split must be train, val, test or a pair (images, labels), not {split!r}")
-        network = self.network.trained
         with python_words():
-            arrays, path = self._arrays, ""
-            if data is not None and not isinstance(data, str | os.PathLike):
-                arrays = memory.give(data)
-            elif data is not None:
-                arrays, path = None, os.fspath(data)
-            if arrays is not None:
-                memory.know(arrays)
-                with_arrays = dataclasses.replace(network.config.data, source=arrays.source)
-                network = dataclasses.replace(network, config=dataclasses.replace(network.config, data=with_arrays))
+            network, path = self._at(data)
             figures = Figures(assess.assess(network, self.workdir, split, path, batch_size))
         drawn = assess.file_of(self.workdir, figures).with_suffix(".png")
         if drawn.exists():
             figures.picture = Picture(drawn)
         return figures
+
+    def _at(self, data: Any) -> tuple[Trained, str]:
+        """The network of the run with its data where it is now, as for `evaluate`, and a path for `assess.assess`."""
+        if isinstance(data, str | os.PathLike):
+            return self.network.trained, os.fspath(data)
+        arrays = self._arrays if data is None else memory.give(data)
+        return _reading(self.network.trained, arrays), ""
 
     def _evaluate_given(self, pair: Any, batch_size: int) -> Figures:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
@@ -278,3 +268,12 @@ class Given:
     def read(self, indices: np.ndarray) -> np.ndarray:
         """The images at these indices."""
         return self.images[indices]
+
+
+def _reading(network: Trained, arrays: memory.Arrays | None) -> Trained:
+    """The network with its data in these arrays; the network itself without any."""
+    if arrays is None:
+        return network
+    memory.know(arrays)
+    data = dataclasses.replace(network.config.data, source=arrays.source)
+    return dataclasses.replace(network, config=dataclasses.replace(network.config, data=data))

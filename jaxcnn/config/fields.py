@@ -242,6 +242,9 @@ class Init:
     partial: bool = (
         False  # start another network: arrays give the part that fits, and what is missing keeps its drawn values
     )
+    reestimate_norm: bool = (
+        False  # BatchNorm's running statistics are computed again from the training images before the first step
+    )
     checkpoint: str = "tested"  # workdir: tested (as its test), last, best (on validation) or a step
     weights: Literal["auto", "last", "ema"] = "auto"  # workdir: of the step, or their average; auto: as in its test
     half: bool = False  # accept float16 and bfloat16

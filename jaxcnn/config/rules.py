@@ -157,6 +157,10 @@ def _impossible(config: Config) -> list[str]:
     )
     wrong += _impossible_quantization(config)
     need(
+        norm.name == "batch" or not config.init.reestimate_norm,
+        "config.init.reestimate_norm has no effect without config.norm.name='batch'",
+    )
+    need(
         config.init.head != "fitted" or config.task.name == "classification",
         "config.init.head='fitted' is for config.task.name='classification' only",
     )

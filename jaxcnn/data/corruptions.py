@@ -2,8 +2,9 @@
 
 Kinds and constants are those of Hendrycks & Dietterich 2019, "Benchmarking neural network robustness to common
 corruptions and perturbations", arXiv:1903.12261: for CIFAR up to 64 pixels, for ImageNet above. Images are made here,
-so they are not those of CIFAR-10-C, pixel by pixel; glass blur, frost and snow are left out. Motion blur is along a
-straight line, with weights of a Gaussian.
+so they are not those of CIFAR-10-C, pixel by pixel. Motion blur is along a straight line, with weights of a Gaussian.
+The authors lay photographs of frozen panes over images; frost here is drawn, with the brightness, colour and contrast
+of these photographs.
 """
 
 import io
@@ -12,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 Picture = UInt8[np.ndarray, "h w c"]
@@ -20,6 +21,8 @@ Unit = Float[np.ndarray, "h w c"]  # float64 in [0, 1]
 Random = np.random.Generator
 SMALL = 64  # pixels: the longest side for which the constants of CIFAR hold
 SEVERITIES = (1, 2, 3, 4, 5)
+LUMA = np.array([0.299, 0.587, 0.114])  # shares of red, green and blue in the brightness of an image
+COLD = np.array([-0.06, 0.01, 0.05])  # what frost of the strongest colour adds to red, green and blue
 
 
 def corrupt(image: Picture, name: str, severity: int, seed: tuple[int, ...]) -> Picture:
@@ -70,9 +73,36 @@ def _defocus_blur(image: Unit, amount: tuple[float, float], random: Random) -> U
     return _filtered(image, _separable(disk / disk.sum(), weights / weights.sum()))
 
 
+def _glass_blur(image: Unit, amount: tuple[float, int, int], random: Random) -> Unit:
+    deviation, reach, turns = amount
+    height, width = image.shape[:2]
+    sides = [max(0, side - 2 * reach) for side in (height, width)]
+    moves = random.integers(-reach, reach, (turns, *sides, 2))
+    return _gaussian_blur(_shattered(_gaussian_blur(image, deviation, random), moves, reach), deviation, random)
+
+
+def _shattered(image: Unit, moves: Int[np.ndarray, "turns rows columns 2"], reach: int) -> Unit:
+    """The image in which pixels, one after another from the last to the first, take the colour of a near one.
+
+    `moves` has the way to it, (x, y), for all pixels but `reach` at each border. The authors' code exchanges two
+    pixels, but by NumPy's rules for views it copies one of them.
+    """
+    height, width = image.shape[:2]
+    at = list(range(height * width))
+    for turn in (moves[..., 1] * width + moves[..., 0]).tolist():
+        for y, row in zip(range(height - reach, reach, -1), turn, strict=False):
+            for place, move in zip(range(y * width + width - reach, y * width + reach, -1), row, strict=False):
+                at[place] = at[place + move]
+    return image.reshape(height * width, -1)[at].reshape(image.shape)
+
+
 def _motion_blur(image: Unit, amount: tuple[int, float], random: Random) -> Unit:
-    radius, deviation = amount
-    angle = np.deg2rad(random.uniform(-45, 45))
+    return _streaked(image, *amount, random.uniform(-45, 45))
+
+
+def _streaked(image: Unit, radius: int, deviation: float, degrees: float) -> Unit:
+    """The image blurred along a line that begins in each pixel."""
+    angle = np.deg2rad(degrees)
     kernel = np.zeros((4 * radius + 3,) * 2)
     steps = np.linspace(0, 2 * radius, 8 * radius + 1)
     rows, columns = (2 * radius + 1 + steps * part for part in (np.sin(angle), np.cos(angle)))
@@ -84,6 +114,27 @@ def _motion_blur(image: Unit, amount: tuple[int, float], random: Random) -> Unit
 
 def _zoom_blur(image: Unit, factors: Sequence[float], random: Random) -> Unit:
     return (image + sum(_zoomed(image, factor) for factor in factors)) / (len(factors) + 1)
+
+
+def _snow(image: Unit, amount: tuple[float, float, float, float, int, float, float], random: Random) -> Unit:
+    mean, spread, zoom, least, radius, deviation, share = amount
+    flakes = _zoomed(random.normal(mean, spread, (*image.shape[:2], 1)), zoom)
+    flakes = np.where(flakes < least, 0, np.clip(flakes, 0, 1))
+    flakes = _streaked(flakes, radius, deviation, random.uniform(-135, -45))
+    grey = image @ LUMA if image.shape[-1] == 3 else image.mean(axis=-1)
+    pale = np.maximum(image, 1.5 * grey[..., None] + 0.5)
+    return share * image + (1 - share) * pale + flakes + np.rot90(flakes, 2)
+
+
+def _frost(image: Unit, amount: tuple[float, float], random: Random) -> Unit:
+    of_image, of_frost = amount
+    sides = image.shape[:2]
+    # Ridges between plates of ice, of two sizes, at the mean and deviation of the authors' photographs.
+    ridges = np.abs(2 * _plasma(sides, 1.6, random) - 1) + 0.5 * np.abs(2 * _plasma(sides, 1.2, random) - 1)
+    deviation = random.uniform(0.05, 0.11) if max(sides) <= SMALL else random.uniform(0.06, 0.13)
+    ice = random.uniform(0.45, 0.8) + deviation * (ridges - ridges.mean()) / max(ridges.std(), 1e-12)
+    tint = random.uniform(0, 1) * COLD if image.shape[-1] == 3 else np.zeros(image.shape[-1])
+    return of_image * image + of_frost * np.clip(ice[..., None] + tint, 0, 1)
 
 
 def _fog(image: Unit, amount: tuple[float, float], random: Random) -> Unit:
@@ -223,6 +274,11 @@ KINDS: dict[str, tuple[Callable[[Unit, Any, Random], Unit], Sequence[Any], Seque
         ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)),
         ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)),
     ),
+    "glass_blur": (  # smoothness, reach of the moves, turns
+        _glass_blur,
+        ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)),
+        ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2)),
+    ),
     "motion_blur": (
         _motion_blur,
         ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)),
@@ -232,6 +288,28 @@ KINDS: dict[str, tuple[Callable[[Unit, Any, Random], Unit], Sequence[Any], Seque
         _zoom_blur,
         _zooms((1.06, 1.11, 1.16, 1.21, 1.26), 0.01),
         [*_zooms((1.11, 1.16), 0.01), *_zooms((1.21, 1.26), 0.02), *_zooms((1.31,), 0.03)],
+    ),
+    "snow": (  # mean, deviation, zoom and least brightness of flakes; their way and its deviation; share of the image
+        _snow,
+        (
+            (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
+            (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
+            (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
+            (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
+            (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
+        ),
+        (
+            (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
+            (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
+            (0.55, 0.3, 4, 0.9, 12, 8, 0.7),
+            (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
+            (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
+        ),
+    ),
+    "frost": (
+        _frost,
+        ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)),
+        ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)),
     ),
     "fog": (
         _fog,

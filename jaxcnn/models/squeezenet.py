@@ -45,9 +45,10 @@ class SqueezeNet(Network):
         if 1 in pooled:
             x = max_pool(x, 3, strides=2, ceil=True)
         for layer, (squeeze, expand) in enumerate(FIRES, start=FIRST_FIRE):
-            sizes = {"squeeze": squeeze, "expand1x1": expand, "expand3x3": expand}
-            sizes = {name: sized(self.model, f"fire{layer}/{name}", usual) for name, usual in sizes.items()}
-            x = Fire(**sizes, dtype=self.dtype, name=f"fire{layer}")(x)
+            usual = {"squeeze": squeeze, "expand1x1": expand, "expand3x3": expand}
+            sizes = {name: sized(self.model, f"fire{layer}/{name}", size) for name, size in usual.items()}
+            fire = Fire(sizes["squeeze"], sizes["expand1x1"], sizes["expand3x3"], self.dtype, name=f"fire{layer}")
+            x = fire(x)
             attend = attention.at_stage(self, sum(each < layer for each in pooled))
             x = attend("block", x, train, f"fire{layer}_attention")
             if layer in (*pooled, LAST_FIRE):

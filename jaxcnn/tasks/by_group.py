@@ -37,10 +37,7 @@ class Grouped:
         group = self._group[self._added : self._added + len(outputs)]
         self._added += len(outputs)
         if self._task.finds is None:
-            whole = self._task.targets.whole(target)
-            of_each = {LOSS: self._task.loss.reported(outputs, whole, self._constants)}
-            of_each |= self._task.evaluation.values(outputs, whole, self._constants)
-            self._values.append({name: np.asarray(values, np.float64) for name, values in of_each.items()})
+            self._values.append(of_each(self._task, outputs, target, self._constants))
         if self._collectors:
             for number in np.unique(group):
                 rows = group == number
@@ -69,14 +66,22 @@ class Grouped:
         }
 
 
+def of_each(task: Task, outputs: np.ndarray, target: Tree, constants: Any) -> dict[str, np.ndarray]:
+    """The loss of each example and the task's metrics that are means over examples, float64 [n], by name."""
+    whole = task.targets.whole(target)
+    found = {LOSS: task.loss.reported(outputs, whole, constants)}
+    found |= task.evaluation.values(outputs, whole, constants)
+    return {name: np.asarray(values, np.float64) for name, values in found.items()}
+
+
 def grouped(collector: Collector, task: Task, constants: Any, groups: np.ndarray | None, by: str) -> Collector:
     """A collector that also computes the figures of groups (`Grouped`); `collector` itself without groups."""
     return collector if groups is None else Grouped(collector, task, constants, groups, by)
 
 
 def _sound(value: Any) -> Any:
-    """A figure as float, or a mapping as it is; None where the group has no value, such as a mean over no class."""
-    if isinstance(value, Mapping):
+    """A figure as float, a mapping or an interval as it is; None where the group has no value, as a mean of nothing."""
+    if isinstance(value, Mapping | list):
         return value
     return float(value) if isinstance(value, int | float | np.number) and np.isfinite(value) else None
 

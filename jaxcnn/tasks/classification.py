@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float32, Int32
 
 import jaxcnn.config as configuration
-from jaxcnn.tasks import confusion, screening, weights
+from jaxcnn.tasks import averaging, confusion, screening, weights
 from jaxcnn.tasks.classes import Mixed
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.tasks.task import Facts, OfEach, Outputs, Settings
@@ -148,7 +148,11 @@ class Accuracy:
     @property
     def of_groups(self) -> tuple[str, ...]:
         """The figures of groups that are not means over their examples."""
-        return ("balanced_accuracy", "macro_auroc", *(("screening",) if self.specificity else ()))
+        return (
+            "balanced_accuracy",
+            "macro_auroc",
+            *(("screening", "macro_auroc_interval") if self.specificity else ()),
+        )
 
     def recorded(self, figures: Mapping[str, Any]) -> dict[str, float]:
         """No figures: validations record only the means over examples."""
@@ -179,6 +183,10 @@ class Accuracy:
         from scipy.special import softmax
 
         return softmax(outputs.astype(np.float64), axis=-1).astype(np.float32)
+
+    def averaged(self, outputs: Sequence[np.ndarray]) -> np.ndarray:
+        """The logits whose softmax is the mean softmax of several logits."""
+        return averaging.of_softmax(outputs)
 
     def columns(self, answer: Mapping[str, Any]) -> dict[str, Any]:
         """The columns label, probability, label_2, probability_2, …"""

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float32, UInt8
 
 import jaxcnn.config as configuration
 from jaxcnn.config import UserError
-from jaxcnn.tasks import weights
+from jaxcnn.tasks import areas, averaging, weights
 from jaxcnn.tasks.classes import lacks, without_examples
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.tasks.task import Facts, OfEach, Outputs, Settings, module_of
@@ -164,11 +164,11 @@ class BinaryCrossEntropy:
 
 @dataclasses.dataclass(frozen=True)
 class SetFigures:
-    """Mean average precision, F1 over classes, decisions and images, and exact matches."""
+    """Mean average precision, AUROC, F1 over classes, decisions and images, and exact matches."""
 
     headline = Headline(FIGURE, "mean average precision")
     metrics: tuple[str, ...] = ("sample_f1", "exact_match")
-    of_groups: tuple[str, ...] = (FIGURE,)
+    of_groups: tuple[str, ...] = (FIGURE, *areas.NAMES)
     collects: bool = True
 
     def recorded(self, figures: Mapping[str, Any]) -> dict[str, float]:
@@ -203,16 +203,21 @@ class SetFigures:
         """The sigmoid of the logits."""
         return sigmoid(outputs)
 
+    def averaged(self, outputs: Sequence[np.ndarray]) -> np.ndarray:
+        """The logits whose sigmoid is the mean sigmoid of several logits."""
+        return averaging.of_sigmoid(outputs)
+
     def columns(self, answer: Mapping[str, Any]) -> dict[str, Any]:
         """The predicted classes, separated by ";", and a column for the probability of each class."""
         return {"labels": ";".join(answer["labels"])} | dict(answer["probabilities"])
 
     def describe(self, figures: Mapping[str, Any]) -> list[str]:
-        """Lines with mean average precision, F1, and the best and worst classes."""
+        """Lines with mean average precision, AUROC, F1, and the best and worst classes."""
         ranked = sorted((ap, name) for name, ap in figures["average_precision"].items() if ap is not None)
         lines = [
             f"mean average precision {100 * figures[FIGURE]:.2f}%  loss {figures['loss']:.4f}  "
             f"exact match {100 * figures['exact_match']:.2f}%",
+            *areas.describe(figures),
             "F1 at 0.5: " + _f1s(figures["at_half"]),
         ]
         if "at_thresholds" in figures:
@@ -259,7 +264,7 @@ class Probabilities:
         return {"thresholds": [best_threshold(p, w) for p, w in zip(probabilities.T, wanted.T, strict=True)]}
 
     def figures(self, names: Sequence[str], fitted: Mapping[str, Any]) -> dict[str, Any]:
-        """Average precision of each class (None without an example), its mean, and three kinds of F1."""
+        """Average precision and AUROC of each class (None without an example), their means, and three kinds of F1."""
         probabilities, wanted = self._all()
         names = distinct(tuple(names))
         of_each = [average_precision(p, w) if w.any() else None for p, w in zip(probabilities.T, wanted.T, strict=True)]
@@ -267,6 +272,7 @@ class Probabilities:
         figures = {
             FIGURE: float(np.mean(known)) if known else 0.0,
             "average_precision": dict(zip(names, of_each, strict=True)),
+            **areas.figures(probabilities, wanted, names),
             "at_half": f1_figures(probabilities >= THRESHOLD, wanted),
         }
         if "thresholds" in fitted:

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from jaxcnn.tasks.areas import auroc
 from jaxcnn.tasks.multilabel import average_precision
 from jaxcnn.text import named
 
 CONFIDENCE = 0.95  # confidence level of intervals
-QUANTILE = 1.959963984540054  # quantile of the normal distribution: 95 % lie within this many standard deviations
 RESAMPLES = 1000  # resamples of the bootstrap
 MOST_RESAMPLED = 2**20  # largest number of probabilities in a split that is resampled, which takes seconds
 MOST_TOLD = 3  # largest number of classes in a line of text
@@ -95,30 +95,6 @@ def _curves(scores: np.ndarray, own: np.ndarray) -> dict[str, list[float]]:
     best_from = np.maximum.accumulate((right / (right + wrong))[::-1])[::-1]
     precision = best_from[np.searchsorted(right, at * own.sum() - 1e-9, "left")]
     return {"roc": sensitivity.round(4).tolist(), "precision": precision.round(4).tolist()}
-
-
-def auroc(scores: np.ndarray, own: np.ndarray) -> tuple[float | None, list[float] | None]:
-    """The area under the ROC curve and its 95 % interval (DeLong et al. 1988), clipped to [0, 1].
-
-    The placements are computed from ranks, in the time of sorting (Sun and Xu 2014); equal scores count half. There is
-    no interval for fewer than two examples on a side.
-
-    Args:
-      scores: float64 [n].
-      own: whether each example is of the class, bool [n].
-    """
-    of_class, others = np.sort(scores[own]), np.sort(scores[~own])
-    if not len(of_class) or not len(others):
-        return None, None
-    below, up_to = (np.searchsorted(others, of_class, side) for side in ("left", "right"))
-    over = (below + up_to) / (2 * len(others))  # share of the others that each example of the class outranks
-    left, right = (np.searchsorted(of_class, others, side) for side in ("left", "right"))
-    under = 1 - (left + right) / (2 * len(of_class))  # share of the class that outranks each of the others
-    area = float(over.mean())
-    if min(len(over), len(under)) < 2:
-        return area, None
-    margin = QUANTILE * math.sqrt(over.var(ddof=1) / len(over) + under.var(ddof=1) / len(under))
-    return area, [max(0.0, area - margin), min(1.0, area + margin)]
 
 
 def kappa(labels: np.ndarray, guesses: np.ndarray, classes: int) -> float | None:

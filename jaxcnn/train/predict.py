@@ -69,12 +69,19 @@ def find_images(places: list[str]) -> tuple[list[pathlib.Path], list[str]]:
     return found, notes
 
 
-def predict(trained: Trained, paths: list[pathlib.Path], *, skip_unreadable: bool) -> list[dict[str, Any]]:
+def predict(
+    trained: Trained,
+    paths: list[pathlib.Path],
+    *,
+    skip_unreadable: bool,
+    answer: Callable[[np.ndarray], list[dict[str, Any]]] | None = None,
+) -> list[dict[str, Any]]:
     """The file of each image and the answer of the task; for classification
     `{"file", "label", "probability", "top": [...]}`, the most probable classes.
 
     Results are in the order of `paths`. Images are resized as for training. With `skip_unreadable`, an image that
-    cannot be read has an "error" in place of the labels.
+    cannot be read has an "error" in place of the labels. `answer` answers for images, such as those of an ensemble;
+    None: the network alone.
 
     Raises:
       UserError: an image cannot be read, or does not have the channels and the type of values of the network's images.
@@ -94,8 +101,10 @@ def predict(trained: Trained, paths: list[pathlib.Path], *, skip_unreadable: boo
                 batch.append({"file": str(path), "error": str(error)})
         if pixels:
             readable = [result for result in batch if "error" not in result]
-            for result, answer in zip(readable, answers(trained, np.stack(pixels)), strict=True):
-                result |= in_stored(trained, answer, stored_sides(trained, pathlib.Path(result["file"]).read_bytes))
+            stack = np.stack(pixels)
+            found = answers(trained, stack) if answer is None else answer(stack)
+            for result, one in zip(readable, found, strict=True):
+                result |= in_stored(trained, one, stored_sides(trained, pathlib.Path(result["file"]).read_bytes))
         results += batch
     return results
 

@@ -18,7 +18,7 @@ from jaxcnn.learn.metrics import COUNT, LOSS
 from jaxcnn.learn.state import make_hyper
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.text import save_picture
-from jaxcnn.train import normalization, probe, setup, starting
+from jaxcnn.train import norm_statistics, normalization, probe, setup, starting
 from jaxcnn.train.starting import initialize_from_data
 
 SMOOTHING = 0.9  # weight of the earlier losses in the smoothed loss
@@ -136,6 +136,7 @@ def measure(
     state = initialize_from_data(state, splits, constants)
     if start is not None:
         state = starting.begin(start, found, state, None, say)
+        state = norm_statistics.reestimated(found, state, constants, say)
         if config.init.head == "fitted":
             state = probe.fitted(found, state, constants, say)
     return _walk(found, state, constants, np.geomspace(lowest, highest, steps), title)

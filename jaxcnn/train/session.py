@@ -25,6 +25,7 @@ from jaxcnn.train import (
     environment,
     limits,
     loaders,
+    norm_statistics,
     normalization,
     origin,
     patience,
@@ -243,6 +244,7 @@ def _restore_or_begin(
             # Its weights are read again only if the run has checkpoints of which none is sound.
             start = start or starting.of(found.config, found.spec, found.splits, cluster)
             state = starting.begin(start, found, state, folder if cluster.first else None, logbook.say)
+            state = norm_statistics.reestimated(found, state, normal, logbook.say)
             if found.config.init.head == "fitted":
                 state = probe.fitted(found, state, normal, logbook.say)
         if values := found.spec.optim.shared_values:

@@ -115,7 +115,7 @@ def begin(
     head = f"/{head_of(found.spec)}/"
     # The head alone may keep some of the randomly drawn numbers of an array.
     drawn = {
-        key: _on_host(leaf) if head in f"/{key}" else np.broadcast_to(np.float32(0), leaf.shape)
+        key: on_host(leaf) if head in f"/{key}" else np.broadcast_to(np.float32(0), leaf.shape)
         for key, leaf in seals.leaves(variables)
     }
     fitted = _fit(start, found.config, found.spec, found.splits, drawn)
@@ -269,7 +269,8 @@ def _fit(start: Start, config: Config, spec: StepSpec, splits: Splits, initial: 
     )
 
 
-def _on_host(leaf: Any) -> np.ndarray:
+def on_host(leaf: Any) -> np.ndarray:
+    """A whole array on the host, even if its parts lie on several hosts; then every host must call this."""
     if leaf.is_fully_addressable:
         return np.asarray(leaf)
     from jax.experimental import multihost_utils

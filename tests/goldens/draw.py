@@ -45,7 +45,7 @@ FAMILY_CASES: dict[str, tuple[dict, int]] = {
     "convnext_tiny": ({"name": "convnext_tiny", "form": "imagenet"}, 38),
 }
 
-# The tests hold the gradients of these alone; to hold those of all takes two minutes more.
+# `make test` holds the gradients of these alone; those of all take two minutes more, in `make test-services`.
 WITH_GRADIENTS = ("resnet20", "squeezenet1_1")
 
 
