@@ -57,7 +57,7 @@ test-services: $(READY)
 		sudo=$$(test "$$(id -u)" = 0 || echo sudo); \
 		$$sudo apt-get update --quiet && $$sudo apt-get install --yes --quiet --no-install-recommends \
 			faketime postgresql mariadb-server chromium fonts-dejavu-core texlive-latex-base texlive-latex-recommended; }
-	$(RUN) pytest -m services tests/services
+	$(RUN) pytest -m services tests
 
 test-hosts: $(READY)
 	sh tests/hosts/install.sh

@@ -26,6 +26,7 @@ FAMILIES = {  # with the side of their images; those of other families are in te
     "vgg11": ({"width": 1 / 16, "head": "dense4096"}, 32),
     "resnet50": ({"width": 1 / 16, "shortcut": "pooled"}, 16),
 }
+QUICKEST = ("efficientnet_lite0", "squeezenet1_1", "mobilenet_v2")  # the others: `make test-services`
 WITHOUT = ("convnext_tiny", "airbench", "airbench_residual", "yolo_csp_s", "unet")
 
 
@@ -49,7 +50,9 @@ def drawn(name: str, **options) -> trained.Trained:
     return trained.Trained(config, spec, mesh, 7, "last", variables, small.constants(mesh), ("a", "b", "c", "d"), {})
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICKEST else pytest.mark.services) for name in FAMILIES]
+)
 def test_a_slim_network_computes_what_the_whole_one_computes_with_those_filters_at_zero(name):
     whole = drawn(name, **FAMILIES[name][0])
     found, usual = joins.of(whole.spec), usual_sizes(whole.spec)
