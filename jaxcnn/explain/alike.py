@@ -16,7 +16,7 @@ from jaxcnn.data.batch import Split
 from jaxcnn.data.selection import name_of
 from jaxcnn.explain.given import Given, full_name
 from jaxcnn.explain.subject import Subject
-from jaxcnn.train import features, mistakes
+from jaxcnn.train import features, mistakes, predict
 
 WIDTH = 40  # letters of the true answer of a training image
 
@@ -65,8 +65,10 @@ def nearest(subject: Subject, given: Given, count: int, most: int, seed: int) ->
     named: dict[str, list[int]] = {}
     for row, place in enumerate(places):
         named.setdefault(full_name(split, int(place)), []).append(row)
+    of_parts = [features.of_pixels(trained, given.read(rows)) for rows in given.parts(predict.BATCH)]
+    own_features = np.concatenate(of_parts)
     itself = [named.get(name, []) for name in given.names]
-    found = features.nearest(features.of_pixels(trained, given.pixels), among.values, count, itself)
+    found = features.nearest(own_features, among.values, count, itself)
     targets, names = trained.spec.task.targets, subject.class_names
     made = []
     for rows, each in zip(*found, strict=True):
