@@ -136,7 +136,7 @@ def faded(
     """Infidelity of a map that has one value for each pixel: in [0, 1], lower is better; 1 if it predicts nothing.
 
     As `infidelity`, relative, for shares of each pixel that fade to the mean colour, which is 0. The map predicts their
-    sum, each share times its value, at the scale that fits best for each image (Yeh et al. 2019, section 2.2): of a
+    sum, each share times its value, at the scale (not below 0) that fits best for each image (Yeh et al. 2019, section 2.2): of a
     class activation map, the unit means nothing. NaN for a map of zeros.
 
     Args:
@@ -150,7 +150,7 @@ def faded(
         changed = network.scores(images * (1 - share[..., None]), target)
         pairs.append((whole - changed, (share * maps).sum((1, 2))))
     change, predicted = (np.asarray(jnp.stack(each), np.float64) for each in zip(*pairs, strict=True))
-    fit = (change * predicted).sum(0) ** 2 / _or_nan((change**2).sum(0)) / _or_nan((predicted**2).sum(0))
+    fit = np.maximum((change * predicted).sum(0), 0) ** 2 / _or_nan((change**2).sum(0)) / _or_nan((predicted**2).sum(0))
     return np.maximum(1 - fit, 0)
 
 
