@@ -136,8 +136,8 @@ def faded(
     """Infidelity of a map that has one value for each pixel: in [0, 1], lower is better; 1 if it predicts nothing.
 
     As `infidelity`, relative, for shares of each pixel that fade to the mean colour, which is 0. The map predicts their
-    sum, each share times its value, at the scale (not below 0) that fits best for each image (Yeh et al. 2019, section 2.2): of a
-    class activation map, the unit means nothing. NaN for a map of zeros.
+    sum, each share times its value, at the scale (not below 0) that fits best for each image (Yeh et al. 2019, section
+    2.2): of a class activation map, the unit means nothing. NaN for a map of zeros.
 
     Args:
       network, images, target, maps: see the module.
