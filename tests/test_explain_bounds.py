@@ -193,7 +193,9 @@ def test_sums_are_told_with_their_share_of_the_change():
     assert told[0].startswith("lrp: 5 images, lost to biases ") and told[0].endswith(" % (median)")
     kept = subject.explain("lrp", subject.normalised(images().pixels), result.answers.target)
     np.testing.assert_allclose(kept.change, result.answers.outputs.max(1), atol=1e-5)
-    np.testing.assert_allclose(result.gaps["lrp"], kept.maps.sum((1, 2)) / kept.change - 1, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(
+        result.found["lrp"].relative_gap, kept.maps.sum((1, 2)) / kept.change - 1, rtol=1e-3, atol=1e-5
+    )
     assert set(result.keeper.facts) >= {"gap_lrp", "relative_gap_lrp"}
     items = write._items(subject, result, wish)
     assert all("lost to biases" in item.scores["lrp"] for item in items)

@@ -56,6 +56,25 @@ class Answers:
 
 
 @dataclasses.dataclass(frozen=True)
+class Found:
+    """What remains of the maps of a method once they are kept.
+
+    Attributes:
+      layer: as of `Explanation`.
+      maps: those of the first images, for figures and the test of randomisation.
+      small: those of the first `MOST_SHOWN` images in the size of the page.
+      gap: as of `Explanation`, for all images.
+      relative_gap: the same as a share of the change.
+    """
+
+    layer: str
+    maps: Float[np.ndarray, "m h w"]
+    small: list[Float[np.ndarray, "h w"]]
+    gap: Float[np.ndarray, " n"] | None
+    relative_gap: Float[np.ndarray, " n"] | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Result:
     """What was found, before the rest of it is written.
 
@@ -63,9 +82,7 @@ class Result:
       given: the images.
       answers: what the network says of them.
       keeper: who took the maps.
-      first: by method, the maps of the first images, for a figure: at most `sheet.MOST`.
-      small: by method, the maps of the first `MOST_SHOWN` images in the size of the page.
-      gaps: by method whose values add up, the share of the change that is missing or too much, for each image.
+      found: by method, what remains of its maps.
       scores: of all methods, if they were wanted.
       stages: the cascading randomisation of each method.
       near: the nearest training images of each image.
@@ -77,9 +94,7 @@ class Result:
     given: Given
     answers: Answers
     keeper: kept.Keeper
-    first: dict[str, Float[np.ndarray, "n h w"]]
-    small: dict[str, list[Float[np.ndarray, "h w"]]]
-    gaps: dict[str, Float[np.ndarray, " n"]]
+    found: dict[str, Found]
     scores: evaluation.Scores | None
     stages: dict[str, list[randomisation.Stage]]
     near: list[list[alike.Alike]] | None
@@ -121,18 +136,12 @@ def explained(
     def explain(name: str, images: Any, target: Any, using: Any = None) -> Explanation:
         return subject.explain(name, images, target, using=using, **arguments.get(name, {}))
 
-    first, small, gaps, scored = {}, {}, {}, {}
+    found, scored = {}, {}
     for name in wish.scored:
-        of_method = _of_method(subject, given, answers, wish, explain, name, keeper)
-        first[name], small[name] = of_method.first, of_method.small
-        if of_method.gap is not None:
-            gaps[name] = of_method.gap
-        scored[name] = of_method.scores
-        for line in of_method.lines:
-            tell(line)
+        found[name], scored[name] = _of_method(subject, given, answers, wish, explain, name, keeper, tell)
     stages, alone = {}, {}
     if wish.randomise:
-        stages, alone = _randomised(subject, given, answers, wish, explain, first, tell)
+        stages, alone = _randomised(subject, given, answers, wish, explain, found, tell)
     near, looked, points = None, (0, 0), None
     if wish.neighbours:
         there = len(subject.splits.train)
@@ -143,7 +152,7 @@ def explained(
         points = feature_map.of_split(subject, wish.split, wish.feature_map, wish.points, wish.seed)
         tell(f"map of the features: {feature_chart.title(points)}")
     of_images = evaluation.joined(scored) if wish.score else None
-    return Result(given, answers, keeper, first, small, gaps, of_images, stages, near, looked, points, alone)
+    return Result(given, answers, keeper, found, of_images, stages, near, looked, points, alone)
 
 
 def looked_words(looked: tuple[int, int]) -> str:
@@ -211,17 +220,6 @@ def _answers(subject: Subject, given: Given, wish: Wish) -> Answers:
     return Answers(*joined)
 
 
-@dataclasses.dataclass(frozen=True)
-class _OfMethod:
-    """What remains of the maps of a method once they are kept; `lines` are what is told of it."""
-
-    first: Float[np.ndarray, "n h w"]
-    small: list[Float[np.ndarray, "h w"]]
-    gap: Float[np.ndarray, " n"] | None
-    scores: list[evaluation.Of]
-    lines: list[str]
-
-
 def _of_method(
     subject: Subject,
     given: Given,
@@ -230,7 +228,8 @@ def _of_method(
     explain: Explain,
     name: str,
     keeper: kept.Keeper,
-) -> _OfMethod:
+    tell: Any,
+) -> tuple[Found, list[evaluation.Of]]:
     """Explain the images by a method, some at a time, and score each part while its values are there."""
     most = max(sheet.MOST, MOST_RANDOMISED if wish.randomise else 0)
     first, small, of_parts, empty, layer = [], [], [], 0, ""
@@ -257,13 +256,11 @@ def _of_method(
     gap, relative = (np.concatenate(each) for each in zip(*gaps, strict=True)) if gaps else (None, None)
     facts = {} if gap is None or relative is None else {f"gap_{name}": gap, f"relative_gap_{name}": relative}
     keeper.done(name, facts)
-    lines = [_line(name, len(given), layer, gap, relative)]
+    tell(_line(name, len(given), layer, gap, relative))
     if empty:
         why = " and have no scores" if wish.score else ""
-        lines.append(
-            f"{name}: {empty} of {counted(len(given), 'map')} {'is' if empty == 1 else 'are'} 0 everywhere{why}"
-        )
-    return _OfMethod(np.concatenate(first), small, relative, of_parts, lines)
+        tell(f"{name}: {empty} of {counted(len(given), 'map')} {'is' if empty == 1 else 'are'} 0 everywhere{why}")
+    return Found(layer, np.concatenate(first), small, gap, relative), of_parts
 
 
 def _line(name: str, count: int, layer: str, gap: Any, relative: Any) -> str:
@@ -292,7 +289,7 @@ def _randomised(
     answers: Answers,
     wish: Wish,
     explain: Explain,
-    known: dict[str, np.ndarray],
+    known: dict[str, Found],
     tell: Any,
 ) -> tuple[dict[str, list[randomisation.Stage]], dict[str, list[randomisation.Stage]]]:
     """The cascading and the independent test of each method, on the first images."""
@@ -305,7 +302,7 @@ def _randomised(
     stages, alone = {}, {}
     for name in wish.methods:
         compared = lambda network, name=name: explain(name, some, wanted, network).maps  # noqa: E731
-        before = known[name][rows]
+        before = known[name].maps[rows]
         stages[name] = list(randomisation.cascading(subject.network, initial, order, compared, before))
         tell(f"{name}: rank correlation {stages[name][-1].similarity.mean():.2f} when all layers are random")
         if wish.independent:

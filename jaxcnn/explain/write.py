@@ -70,7 +70,7 @@ def write(subject: Subject, result: Result, wish: Wish, folder: pathlib.Path, ti
             feature_chart.draw(result.points, names, figure_of(out.FEATURES))
     if drawing:
         some = as_seen(given, result.answers, slice(0, min(sheet.MOST, len(given))))
-        maps = {name: result.first[name][: len(some)] for name in wish.methods}
+        maps = {name: result.found[name].maps[: len(some)] for name in wish.methods}
         targets = [shown(names[k]) for k in result.answers.classes[: len(some)]]
         place.path(out.FIGURE.removesuffix(".png") + ".pdf")
         written += sheet.draw(some, maps, targets, place.path(out.FIGURE))
@@ -142,7 +142,7 @@ def _items(subject: Subject, result: Result, wish: Wish) -> list[page.Item]:
                     right=right,
                     confidence=float(answers.confidence[number]),
                     classes=tuple(sorted(classes)),
-                    maps={name: result.small[name][number] for name in wish.methods},
+                    maps={name: result.found[name].small[number] for name in wish.methods},
                     scores={name: _of_image(result, of_each, name, number) for name in wish.methods},
                     near=() if result.near is None else result.near[number],
                     among=looked_words(result.looked) if result.near else "",
@@ -155,8 +155,9 @@ def _of_image(result: Result, of_each: Any, name: str, number: int) -> str:
     """The scores and the gap of an image by a method, in words."""
     found = [(score, of_each[name][score][number]) for score in ("insertion", "deletion") if name in of_each]
     told = [f"{score} {value:.2f}" for score, value in found if not np.isnan(value)]
-    if name in result.gaps and not np.isnan(result.gaps[name][number]):
-        told.append(gap_words(name, result.gaps[name][number]))
+    relative = result.found[name].relative_gap
+    if relative is not None and not np.isnan(relative[number]):
+        told.append(gap_words(name, relative[number]))
     return ", ".join(told)
 
 
