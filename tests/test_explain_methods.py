@@ -137,6 +137,46 @@ def test_infidelity_and_sensitivity_are_those_of_captum():
     same(found, "sensitivity", FLOAT32)
 
 
+class Blocks(nn.Module):
+    """Shortcuts, strides, a grouped and a depthwise convolution; as in `goldens/make_captum_resnet_goldens.py`."""
+
+    @nn.compact
+    def __call__(self, x):
+        block = functools.partial(
+            resnet.Bottleneck, pooled=False, drop_rate=0.0, zero_init=False, norm=config.Norm(), axis_name=None,
+            dtype=jnp.float64, split=False,
+        )  # fmt: skip
+        x = block(4, 8, 2, project=True, name="first")(x, False)
+        x = block(2, 8, 1, project=False, name="second")(x, False)
+        conv = functools.partial(nn.Conv, 16, (3, 3), padding=1, use_bias=False, dtype=jnp.float64)
+        x = nn.relu(conv(strides=2, feature_group_count=4, name="grouped")(x))
+        x = nn.relu(conv(feature_group_count=16, name="depthwise")(x))
+        return nn.Dense(draw.CLASSES, dtype=jnp.float64, name="classifier")(x.mean((1, 2)))
+
+
+def test_of_residual_grouped_and_depthwise_layers_explanations_are_those_of_captum():
+    case, side, module = "mixed_blocks", 12, Blocks()
+    variables = drawn(case, module, (side, side, 3))
+    images, target = (each[:2] for each in draw.batch(case, side))
+    net = Network(module.apply, variables, rows=40)
+    with np.load(pathlib.Path(__file__).with_name("goldens") / "captum_resnet_goldens.npz") as file:
+        theirs = dict(file)
+    ours = {
+        "outputs": net.outputs(images),
+        "gradient": gradients.gradient(net, images, target),
+        "guided_backprop": gradients.guided_backprop(net, images, target),
+        "integrated_gradients": gradients.integrated_gradients(net, images, target, baseline=0.5, steps=20),
+    }
+    found = inside.layers(net.apply, variables, (side, side, 3))
+    for name in ("second", "depthwise"):
+        layer = inside.choose(found, name)
+        ours[f"gradcam_{name}"] = cams.gradcam(net, images, target, layer=layer, enlarge=False)
+    assert set(ours) == set(theirs) and np.abs(theirs["guided_backprop"] - theirs["gradient"]).max() > 1e-3
+    for name, expected in theirs.items():
+        tolerance = FLOAT32 if name == "integrated_gradients" else TOLERANCE
+        np.testing.assert_allclose(ours[name], expected, rtol=0, atol=tolerance * np.abs(expected).max(), err_msg=name)
+
+
 # Closed forms
 
 SIDE = 6

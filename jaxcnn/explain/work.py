@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num, UInt8
 
 from jaxcnn.config import UserError
 from jaxcnn.explain import (
@@ -168,9 +168,9 @@ def writer(subject: Subject, given: Given, wish: Wish, folder: pathlib.Path) -> 
     return kept.Written(place, len(given), subject.image_shape[:2], tuple(wish.methods))
 
 
-def as_seen(given: Given, answers: Answers, rows: slice) -> np.ndarray:
-    """Images as people see them, with the explained boxes of a detector."""
-    images = mistakes.as_rgb(given.read(rows))
+def as_seen(pixels: Num[np.ndarray, "n h w c"], answers: Answers, rows: slice) -> UInt8[np.ndarray, "n h w 3"]:
+    """The pixels of images `rows` as people see them, with the explained boxes of a detector."""
+    images = mistakes.as_rgb(pixels)
     return images if answers.boxes is None else pictures.with_boxes(images, answers.boxes[rows], answers.classes[rows])
 
 
@@ -235,10 +235,11 @@ def _of_method(
     first, small, of_parts, empty, layer = [], [], [], 0, ""
     gaps: list[tuple[Any, Any]] = []
     for rows in given.parts(subject.batch):
-        images, target = subject.normalised(given.read(rows)), answers.target[rows]
+        pixels, target = given.read(rows), answers.target[rows]
+        images = subject.normalised(pixels)
         found = explain(name, images, target)
         layer, empty = found.layer, empty + int((~found.maps.any((1, 2))).sum())
-        keeper.part(name, rows, as_seen(given, answers, rows), found.maps)
+        keeper.part(name, rows, as_seen(pixels, answers, rows), found.maps)
         if rows.start < most:
             first.append(found.maps[: most - rows.start])
         small += [pictures.at_most(each, pictures.ON_PAGE) for each in found.maps[: max(0, MOST_SHOWN - rows.start)]]
@@ -267,13 +268,13 @@ def _line(name: str, count: int, layer: str, gap: Any, relative: Any) -> str:
     line = f"{name}: {counted(count, 'image')}"
     if layer:
         line += f", layer {layer}"
-    if gap is not None and methods.find(name).loses:
-        line += f", {gap_words(name, np.nanmedian(relative) if (~np.isnan(relative)).any() else np.nan)} (median)"
-    elif gap is not None:
-        line += f", largest completeness gap {np.abs(gap).max():.2g}"
-        if (~np.isnan(relative)).any():
-            line += f" ({100 * np.nanmax(np.abs(relative)):.2g} % of the change)"
-    return line
+    if gap is None:
+        return line
+    known = relative[~np.isnan(relative)]
+    if methods.find(name).loses:
+        return line + (f", {gap_words(name, np.median(known))} (median)" if len(known) else "")
+    share = f" ({100 * np.abs(known).max():.2g} % of the change)" if len(known) else ""
+    return f"{line}, largest completeness gap {np.abs(gap).max():.2g}{share}"
 
 
 def gap_words(name: str, relative: float) -> str:

@@ -69,7 +69,8 @@ def write(subject: Subject, result: Result, wish: Wish, folder: pathlib.Path, ti
         if drawing:
             feature_chart.draw(result.points, names, figure_of(out.FEATURES))
     if drawing:
-        some = as_seen(given, result.answers, slice(0, min(sheet.MOST, len(given))))
+        rows_of = slice(0, min(sheet.MOST, len(given)))
+        some = as_seen(given.read(rows_of), result.answers, rows_of)
         maps = {name: result.found[name].maps[: len(some)] for name in wish.methods}
         targets = [shown(names[k]) for k in result.answers.classes[: len(some)]]
         place.path(out.FIGURE.removesuffix(".png") + ".pdf")
@@ -93,7 +94,7 @@ def _maps_written(subject: Subject, result: Result, held: kept.Held, wish: Wish,
     made.begin(held.facts)
     for name, parts in held.maps.items():
         for rows, maps in zip(given.parts(subject.batch), parts, strict=True):
-            made.part(name, rows, as_seen(given, result.answers, rows), maps)
+            made.part(name, rows, as_seen(given.read(rows), result.answers, rows), maps)
         made.done(name, {})
     return made
 
@@ -116,14 +117,15 @@ def _items(subject: Subject, result: Result, wish: Wish) -> list[page.Item]:
     for rows in given.parts(predict.BATCH):
         if rows.start >= MOST_SHOWN:
             break
+        pixels = given.read(rows)
         if finds is not None:
-            said, in_words = predict.answers(trained, given.read(rows)), finds.in_words
+            said, in_words = predict.answers(trained, pixels), finds.in_words
         else:
             assert answers.outputs is not None
             some = answers.outputs[rows]
             said = task.answers(some, subject.class_names, trained.constants, trained.fitted)
             in_words = mistakes.in_words
-        images = as_seen(given, answers, rows)
+        images = as_seen(pixels, answers, rows)
         for number in range(rows.start, min(rows.stop, MOST_SHOWN)):
             answer, label, best = said[number - rows.start], given.labels[number], int(answers.best[number])
             classes = {best, int(answers.classes[number])} | ({label} if label is not None else set())
