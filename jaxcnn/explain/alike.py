@@ -14,6 +14,7 @@ from jaxtyping import Num, UInt8
 from jaxcnn.config import UserError
 from jaxcnn.data.batch import Split
 from jaxcnn.data.selection import name_of
+from jaxcnn.explain import pictures
 from jaxcnn.explain.given import Given, full_name
 from jaxcnn.explain.subject import Subject
 from jaxcnn.train import features, mistakes, predict
@@ -27,7 +28,7 @@ class Alike:
 
     Attributes:
       name: of its file, or its number in the split.
-      image: as people see it.
+      image: as people see it, with at most `pictures.NEAR` pixels a side.
       label: its true answer in words.
       similarity: cosine of the features, in [-1, 1].
     """
@@ -75,7 +76,8 @@ def nearest(subject: Subject, given: Given, count: int, most: int, seed: int) ->
         own = targets.whole(jax.tree.map(lambda leaf, rows=rows: np.asarray(leaf)[rows], among.targets))
         words = targets.captions(own, names, WIDTH)
         pixels: Num[np.ndarray, "k h w c"] = _read(split, places[rows])
-        told = zip(rows, mistakes.as_rgb(pixels), words, each, strict=True)
+        images = [pictures.at_most(image, pictures.NEAR) for image in mistakes.as_rgb(pixels)]
+        told = zip(rows, images, words, each, strict=True)
         made.append(
             [Alike(name_of(split, int(places[k])), image, word, float(value)) for k, image, word, value in told]
         )

@@ -218,7 +218,7 @@ def _near(item: Item, smooth: str) -> str:
     figures = []
     for each in item.near:
         height, width = each.image.shape[:2]
-        url = pictures.data_url(pictures.image_png(pictures.at_most(each.image, pictures.NEAR)))
+        url = pictures.data_url(pictures.image_png(each.image))
         figures.append(
             f'<figure><div class="view{smooth}" style="--image: url({url}); --ratio: {width} / {height}" role="img" '
             f'aria-label="{html.escape(each.label)}"></div><figcaption><b>{html.escape(named(each.label))}</b> '

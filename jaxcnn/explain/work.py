@@ -85,7 +85,7 @@ class Result:
       found: by method, what remains of its maps.
       scores: of all methods, if they were wanted.
       stages: the cascading randomisation of each method.
-      near: the nearest training images of each image.
+      near: the nearest training images of the first `MOST_SHOWN` images.
       looked: how many training images were looked at for them, and how many there are.
       points: the map of the features.
       alone: the independent randomisation of each method.
@@ -147,7 +147,8 @@ def explained(
         there = len(subject.splits.train)
         looked = min(wish.among, there), there
         tell(f"nearest training images: {looked_words(looked)}")
-        near = alike.nearest(subject, given, wish.neighbours, wish.among, wish.seed)
+        on_page = dataclasses.replace(given, names=given.names[:MOST_SHOWN])
+        near = alike.nearest(subject, on_page, wish.neighbours, wish.among, wish.seed)
     if wish.feature_map:
         points = feature_map.of_split(subject, wish.split, wish.feature_map, wish.points, wish.seed)
         tell(f"map of the features: {feature_chart.title(points)}")
