@@ -350,9 +350,9 @@ def test_sampled_shapley_values_are_those_by_definition():
     cubes, sizes = (seen @ gains) ** 3, seen.sum(1)
     weights = np.array([1 / (12 * math.comb(11, size)) if size < 12 else 0 for size in sizes])  # of orders
     exact = [(weights * (cubes[np.arange(2**12) | 1 << k] - cubes))[~seen[:, k]].sum() for k in range(12)]
-    found = np.asarray(shap(game(3), samples=20_000)).ravel()
-    # Measured over six seeds: at most 0.014 of the largest value; with all sizes equally likely, at least 0.08.
-    np.testing.assert_allclose(found, exact, rtol=0, atol=0.025 * np.abs(exact).max())
+    found = np.asarray(shap(game(3), samples=8000)).ravel()
+    # Measured over twenty seeds: at most 0.027 of the largest value; with all sizes equally likely, at least 0.07.
+    np.testing.assert_allclose(found, exact, rtol=0, atol=0.045 * np.abs(exact).max())
 
 
 def test_too_few_samples_for_shapley_values_are_refused_before_the_network_is_called():
