@@ -139,7 +139,8 @@ def explained(
     found, scored = {}, {}
     for name in wish.scored:
         found[name], scored[name] = _of_method(subject, given, answers, wish, explain, name, keeper, tell)
-    stages, alone = {}, {}
+    stages: dict[str, list[randomisation.Stage]] = {}
+    alone: dict[str, list[randomisation.Stage]] = {}
     if wish.randomise:
         stages, alone = _randomised(subject, given, answers, wish, explain, found, tell)
     near, looked, points = None, (0, 0), None
@@ -217,7 +218,7 @@ def _answers(subject: Subject, given: Given, wish: Wish) -> Answers:
         sure = np.asarray(subject.probability(outputs)).max(1)
         best = subject.classes(outputs.argmax(1))
         found.append((target, subject.classes(target), best, sure, None if subject.has_boxes else outputs, boxes))
-    joined = [None if parts[0] is None else np.concatenate(parts) for parts in zip(*found, strict=True)]
+    joined: list[Any] = [None if parts[0] is None else np.concatenate(parts) for parts in zip(*found, strict=True)]
     return Answers(*joined)
 
 
