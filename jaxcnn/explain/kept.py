@@ -40,18 +40,18 @@ class Held:
         self.maps: dict[str, list[np.ndarray]] = {}
 
     def begin(self, facts: Mapping[str, np.ndarray]) -> None:
-        """See `Keeper`."""
+        """Hold what is known of all images."""
         self.facts |= facts
 
     def part(
         self, name: str, rows: slice, images: UInt8[np.ndarray, "n h w 3"], maps: Float[np.ndarray, "n h w"]
     ) -> None:
-        """See `Keeper`."""
+        """Hold some maps of a method."""
         del rows, images
         self.maps.setdefault(name, []).append(maps)
 
     def done(self, name: str, facts: Mapping[str, np.ndarray]) -> None:
-        """See `Keeper`."""
+        """Hold what else a method found."""
         self.facts |= facts
 
 
@@ -70,7 +70,7 @@ class Written:
         self._open: tuple[zipfile.ZipFile, Any] | None = None
 
     def begin(self, facts: Mapping[str, np.ndarray]) -> None:
-        """See `Keeper`."""
+        """Begin `maps.npz` with what is known of all images."""
         arrays: dict[str, Any] = dict(facts)
         with self.place.path(out.MAPS).open("wb") as file:
             np.savez_compressed(file, **arrays)
@@ -78,7 +78,7 @@ class Written:
     def part(
         self, name: str, rows: slice, images: UInt8[np.ndarray, "n h w 3"], maps: Float[np.ndarray, "n h w"]
     ) -> None:
-        """See `Keeper`."""
+        """Draw some maps, and write them behind those before."""
         if name in self._drawn:
             gives = methods.find(name).gives
             for number, image, values in zip(range(rows.start, rows.stop), images, maps, strict=True):
@@ -100,7 +100,7 @@ class Written:
         return self._open
 
     def done(self, name: str, facts: Mapping[str, np.ndarray]) -> None:
-        """See `Keeper`."""
+        """Put the maps of a method, which are whole now, in place."""
         del name
         assert self._open is not None
         file, entry = self._open
