@@ -163,11 +163,17 @@ def test_examples_and_the_map_are_written_and_on_the_page(subject, tmp_path):
     rows = list(csv.DictReader((tmp_path / "features.csv").open()))
     wrong = sum(row["label"] != row["answer"] for row in rows)
     assert len(rows) == 40 and told[-1].endswith(f"of the variance; {wrong} mistakes")
+    there = len(subject.splits.train)
+    assert told[-2] == f"nearest training images: among 50 random ones of {there:,}"
     text = (tmp_path / "index.html").read_text()
     assert text.count('data-wrong="1"') == wrong and text.count("<title>test ") == 40
     assert text.count("Nearest training images") == 4 and text.count('class="near"') == 4
+    assert text.count("among 50 random ones of ") == 4
     split = subject.splits.test
     chosen = np.sort(np.random.Generator(np.random.PCG64(0)).permutation(len(split))[:40])
+    seen, outputs = features.and_outputs(subject.trained, split, chosen)
+    np.testing.assert_allclose(seen, features.of_split(subject.trained, split, places=chosen).values, rtol=1e-5)
+    assert seen.shape[1] > outputs.shape[1] == len(subject.class_names)
     answers = predict.outputs_of(subject.trained, split.read(chosen)).argmax(1)
     assert [row["answer"] for row in rows] == [subject.class_names[k] for k in answers]
     assert [row["label"] for row in rows] == [subject.class_names[k] for k in np.asarray(split.targets)[chosen]]

@@ -16,6 +16,7 @@ from jaxcnn.reporting import explained, page
 from jaxcnn.reporting.findings import find
 from jaxcnn.reporting.read import read
 from jaxcnn.tasks.confusion import Confusion
+from jaxcnn.tasks.temperature import temperature_of
 from jaxcnn.train import predict
 from tests import digits, runs
 from tests import report_folders as folders
@@ -40,6 +41,7 @@ def test_the_pairs_are_the_most_frequent_mistakes_and_the_images_the_most_confid
         predict.outputs_of(subject.trained, split.read(np.arange(len(split))[k : k + predict.BATCH]))
         for k in range(0, len(split), predict.BATCH)
     ])  # fmt: skip
+    outputs /= temperature_of(subject.trained.fitted)
     labels, answers = np.asarray(split.targets), outputs.argmax(1)
     matrix = Confusion.of(labels, answers, 10).dense()
     wrong = matrix - np.diag(np.diag(matrix))

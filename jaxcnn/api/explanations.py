@@ -13,7 +13,8 @@ from jaxcnn.api.network import Network
 from jaxcnn.api.shown import Html, table, value_text
 from jaxcnn.config import UserError
 from jaxcnn.explain import methods, pictures
-from jaxcnn.explain.subject import Explanation, Subject
+from jaxcnn.explain.explanation import Explanation
+from jaxcnn.explain.subject import Subject
 from jaxcnn.text import shown
 from jaxcnn.train import mistakes
 
@@ -31,7 +32,8 @@ class Explanations:
       target: the explained output of each image, [N]; for a detector, its class.
       boxes: the explained box of each image of a detector: left, top, right, bottom in pixels, [N, 4]; else None.
       layer: the layer of a class activation map; else empty.
-      gap: for integrated gradients, how far the sum of the values is from the change of the output, [N]; else None.
+      gap: for methods whose values add up (integrated and expected gradients, lrp), how far their sum is from the
+        change of the output, [N]; else None.
     """
 
     def __init__(

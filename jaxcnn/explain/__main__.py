@@ -69,6 +69,14 @@ def main() -> int:
         raise UserError("--independent is for --randomise")
     if MASKS.value and not (places and SCORE.value):
         raise UserError("--masks is for --images with --score")
+    for flag, asked, wanted in (
+        (EXAMPLES, SPLIT.value, "--split"),
+        (ROAD, SCORE.value, "--score"),
+        (AMONG, NEIGHBOURS.value, "--neighbours"),
+        (POINTS, FEATURE_MAP.value, "--feature_map"),
+    ):
+        if flag.present and not asked:
+            raise UserError(f"--{flag.name} is for {wanted}; leave it out, or set {wanted}")
     out = pathlib.Path(OUT.value)
     writable.make_folder(out)
     from jaxcnn.explain import given, methods, objects, write
@@ -114,7 +122,7 @@ def main() -> int:
         split=SPLIT.value or "test",
         points=POINTS.value,
     )
-    result = write.explained(subject, images, wish)
+    result = write.explained(subject, images, wish, folder=out)
     title = f"{network.config.model.name}: {shown(folder.resolve().name)}"
     for path in write.write(subject, result, wish, out, title):
         print(f"wrote {path}")

@@ -14,9 +14,10 @@ from jaxtyping import Num, UInt8
 from jaxcnn.config import UserError
 from jaxcnn.data.batch import Split
 from jaxcnn.data.selection import name_of
+from jaxcnn.explain import pictures
 from jaxcnn.explain.given import Given, full_name
 from jaxcnn.explain.subject import Subject
-from jaxcnn.train import features, mistakes
+from jaxcnn.train import features, mistakes, predict
 
 WIDTH = 40  # letters of the true answer of a training image
 
@@ -27,7 +28,7 @@ class Alike:
 
     Attributes:
       name: of its file, or its number in the split.
-      image: as people see it.
+      image: as people see it, with at most `pictures.NEAR` pixels a side.
       label: its true answer in words.
       similarity: cosine of the features, in [-1, 1].
     """
@@ -65,15 +66,18 @@ def nearest(subject: Subject, given: Given, count: int, most: int, seed: int) ->
     named: dict[str, list[int]] = {}
     for row, place in enumerate(places):
         named.setdefault(full_name(split, int(place)), []).append(row)
+    of_parts = [features.of_pixels(trained, given.read(rows)) for rows in given.parts(predict.BATCH)]
+    own_features = np.concatenate(of_parts)
     itself = [named.get(name, []) for name in given.names]
-    found = features.nearest(features.of_pixels(trained, given.pixels), among.values, count, itself)
+    found = features.nearest(own_features, among.values, count, itself)
     targets, names = trained.spec.task.targets, subject.class_names
     made = []
     for rows, each in zip(*found, strict=True):
         own = targets.whole(jax.tree.map(lambda leaf, rows=rows: np.asarray(leaf)[rows], among.targets))
         words = targets.captions(own, names, WIDTH)
         pixels: Num[np.ndarray, "k h w c"] = _read(split, places[rows])
-        told = zip(rows, mistakes.as_rgb(pixels), words, each, strict=True)
+        images = [pictures.at_most(image, pictures.NEAR) for image in mistakes.as_rgb(pixels)]
+        told = zip(rows, images, words, each, strict=True)
         made.append(
             [Alike(name_of(split, int(places[k])), image, word, float(value)) for k, image, word, value in told]
         )

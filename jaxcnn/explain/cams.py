@@ -44,7 +44,7 @@ def scorecam(network: Network, images: Images, target: Targets, *, layer: Layer,
     weights are the softmax of the outputs over the maps. No gradient is used. It calls the network once for each map.
     """
     images = jnp.asarray(images)
-    features, _ = network.at_layer(layer, images, target)
+    features = network.maps_of(layer, images)
 
     def variant(numbers: Array) -> Float[Array, "m n h w c"]:
         large = enlarged(features[..., numbers], images.shape[1:3])  # few of the maps at a time

@@ -47,7 +47,11 @@ def draw_curves(curves: Mapping[str, Mapping[str, Float[np.ndarray, "points n"]]
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for each, panel in zip(axes, panels, strict=True):
         for number, (name, of_method) in enumerate(curves.items()):
-            means = of_method[panel].mean(1)
+            curve = of_method[panel]
+            curve = curve[:, ~np.isnan(curve).any(0)]  # maps without an order have none
+            if not curve.size:
+                continue
+            means = curve.mean(1)
             style = {"color": COLOURS[number % len(COLOURS)], "linestyle": "-" if number < len(COLOURS) else "--"}
             every = max(1, len(means) // 8)
             marker = _MARKERS[number % len(_MARKERS)]

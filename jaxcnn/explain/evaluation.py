@@ -14,7 +14,9 @@ from jaxcnn.explain import methods, removal, scores
 from jaxcnn.explain.subject import Subject
 
 CONTROLS = ("random", "edges")
+Of = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]  # scores [n] by name, and curves [points, n] by name
 SHIFTS, SENSITIVITY_SHIFTS = 8, 3  # perturbed images for infidelity, and for sensitivity, which explains each anew
+CELLS, FADED = 7, 0.3  # for "faded": cells each way, and the standard deviation of the share of each that fades
 ROAD_PIXELS = 96 * 96  # of an image; its linear systems take long for larger ones
 RADIUS = 0.1  # standard deviation of these perturbations, in units of that of the training images
 BETTER = {
@@ -22,6 +24,7 @@ BETTER = {
     "insertion": "higher",
     "road": "higher",
     "infidelity": "lower",
+    "faded": "lower",
     "sensitivity": "lower",
     "pointing": "higher",
     "overlap": "higher",
@@ -33,6 +36,8 @@ ABOUT = {
     "important ones, which "
     "become the mean of their neighbours",
     "infidelity": "squared error of the predicted change of the output under noise, over the mean squared change",
+    "faded": "squared error of the predicted change of the output when cells of the image fade at random, at the best "
+    "scale, over the mean squared change: 0 to 1",
     "sensitivity": "largest relative change of the map under small noise",
     "pointing": "share of images whose most important pixel lies on the object",
     "overlap": "share of the positive values on the object",
@@ -69,83 +74,69 @@ class Scores:
     curves: dict[str, dict[str, Float[np.ndarray, "points n"]]]
 
 
-def of_images(
+def of_part(
     subject: Subject,
-    names: Sequence[str],
+    name: str,
     images: Float[np.ndarray, "n h w c"],
     target: Int[np.ndarray, " n"],
-    known: Mapping[str, Any],
+    values: np.ndarray,
+    maps: Float[np.ndarray, "n h w"],
     explain: Callable[[str, Any, Any], Any],
     masks: Bool[np.ndarray, "n h w"] | None = None,
     road: bool | None = None,
-) -> Scores:
-    """The scores of images, `Subject.batch` at a time.
+) -> Of:
+    """The scores and the curves of a few images by one method.
 
-    Infidelity needs a value for each channel and signed values, so it is told of those methods alone. The controls have
-    no sensitivity: random maps are the same for every image.
+    Infidelity needs a value for each channel and signed values, so it is told of those methods alone; "faded" is told
+    of all that say what speaks for an output. The controls have no sensitivity: random maps are the same for every
+    image. A map of zeros says nothing, and has no score.
 
     Args:
       subject: the network.
-      names: of the methods.
-      images: normalised.
+      name: of the method.
+      images: normalised, at most `Subject.batch`.
       target: the explained output of each.
-      known: the `Explanation` of these images by each method.
+      values: what the method gave for them.
+      maps: the same as maps.
       explain: `(name, images, target) -> Explanation` with the same options.
       masks: where the object of each image is, if that is known; images without one have NaN for these scores.
       road: whether `removal.road` is among the scores; None: for images of at most `ROAD_PIXELS`.
     """
+    net, probability, method = subject.network, subject.probability, methods.find(name)
     road = images[0, ..., 0].size <= ROAD_PIXELS if road is None else road
-    parts = []
-    for start in range(0, len(images), subject.batch):
-        rows = slice(start, start + subject.batch)
-        some = {name: (known[name].values[rows], known[name].maps[rows]) for name in names}
-        there = None if masks is None else np.asarray(masks)[rows]
-        parts.append(_of_part(subject, images[rows], target[rows], some, explain, there, road))
+    found, curves = {}, {}
+    for score in (scores.deletion, scores.insertion):
+        found[score.__name__], curves[score.__name__] = score(net, images, target, maps, probability=probability)
+    if road:
+        found["road"] = removal.road(net, images, target, maps, probability=probability)[0]
+    shifts = scores.noise(images.shape, SHIFTS, RADIUS, 0)
+    if method.gives == methods.SIGNED and values.ndim == 4:
+        found["infidelity"] = scores.infidelity(net, images, target, values, shifts, relative=True)
+    if method.gives != methods.SIZE or method.control:
+        shares = scores.Noise(images.shape[:3], SHIFTS, FADED, 0, CELLS)
+        found["faded"] = scores.faded(net, images, target, maps, shares)
+    if not method.control:
+        of_shifted = functools.partial(_values, explain, name, target)
+        few = dataclasses.replace(shifts, count=SENSITIVITY_SHIFTS)
+        found["sensitivity"] = scores.sensitivity(of_shifted, images, values, few)
+    if masks is not None:
+        there = masks.any((1, 2))
+        for on_object in (scores.pointing, scores.overlap):
+            found[on_object.__name__] = np.where(there, on_object(maps, masks), np.nan)
+    empty = ~np.asarray(maps).any((1, 2))
+    return {score: np.where(empty, np.nan, each) for score, each in found.items()}, curves
+
+
+def joined(parts: Mapping[str, Sequence[Of]]) -> Scores:
+    """The scores of all images from those of parts of them, in order, by method."""
     of_each, curves = (
         {
-            name: {key: np.concatenate([part[k][name][key] for part in parts], -1) for key in of}
-            for name, of in whole.items()
+            name: {key: np.concatenate([part[k][key] for part in of], -1) for key in of[0][k]}
+            for name, of in parts.items()
         }
-        for k, whole in enumerate(parts[0])
+        for k in (0, 1)
     )
     return Scores(of_each, curves)
-
-
-def _of_part(
-    subject: Subject,
-    images: Float[np.ndarray, "n h w c"],
-    target: Int[np.ndarray, " n"],
-    known: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    explain: Callable[[str, Any, Any], Any],
-    masks: Bool[np.ndarray, "n h w"] | None,
-    road: bool,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The scores and the curves of a few images, of which methods are known to give these values and maps."""
-    net, probability = subject.network, subject.probability
-    shifts = scores.noise(images.shape, SHIFTS, RADIUS, 0)
-    changed = net.scores_of(lambda numbers: images - shifts[np.asarray(numbers)], SHIFTS, target)
-    change = np.asarray((net.scores(images, target) - changed) ** 2).mean(0)
-    found: dict[str, dict[str, Any]] = {}
-    curves: dict[str, dict[str, Any]] = {}
-    for name, (values, maps) in known.items():
-        method, of_method, of_curves = methods.find(name), {}, {}
-        for score in (scores.deletion, scores.insertion):
-            made = score(net, images, target, maps, probability=probability)
-            of_method[score.__name__], of_curves[score.__name__] = made
-        if road:
-            of_method["road"] = removal.road(net, images, target, maps, probability=probability)[0]
-        if method.gives == methods.SIGNED and values.ndim == 4:
-            raw = scores.infidelity(net, images, target, values, shifts)
-            of_method["infidelity"] = raw / np.where(change > 0, change, np.nan)
-        if not method.control:
-            of_shifted = functools.partial(_values, explain, name, target)
-            of_method["sensitivity"] = scores.sensitivity(of_shifted, images, values, shifts[:SENSITIVITY_SHIFTS])
-        if masks is not None:
-            there = masks.any((1, 2))
-            for on_object in (scores.pointing, scores.overlap):
-                of_method[on_object.__name__] = np.where(there, on_object(maps, masks), np.nan)
-        found[name], curves[name] = of_method, of_curves
-    return found, curves
 
 
 def _values(explain: Callable[[str, Any, Any], Any], name: str, target: Any, images: Any) -> np.ndarray:
@@ -182,8 +173,11 @@ def curves_csv(found: Scores) -> str:
     for method, of_method in found.curves.items():
         for name, curve in of_method.items():
             for share, each in zip(np.linspace(0, 1, len(curve)), curve, strict=True):
-                spread = each.std(ddof=1) if len(each) > 1 else 0.0
-                writer.writerow([method, name, f"{share:.6g}", f"{each.mean():.6g}", f"{spread:.6g}", len(each)])
+                there = each[~np.isnan(each)]
+                if len(there):
+                    spread = there.std(ddof=1) if len(there) > 1 else 0.0
+                    cells = (f"{number:.6g}" for number in (share, there.mean(), spread))
+                    writer.writerow([method, name, *cells, len(there)])
     return file.getvalue()
 
 

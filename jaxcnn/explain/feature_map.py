@@ -69,16 +69,19 @@ def of_split(subject: Subject, name: str, kind: str, most: int, seed: int) -> Po
     if split is None:
         raise UserError(f"--feature_map: this run has no split {name!r}")
     chosen = np.sort(np.random.Generator(np.random.PCG64(seed)).permutation(len(split))[:most])
-    seen = features.of_split(trained, split, places=chosen)
     if len(chosen) < 3:
         raise UserError(f"--feature_map: {split.description} has {len(chosen)} images; a map needs 3")
-    starts = range(0, len(chosen), predict.BATCH)
-    outputs = [predict.outputs_of(trained, split.read(chosen[k : k + predict.BATCH])) for k in starts]
-    values = seen.values.astype(np.float64)
+    if trained.spec.optim.quantized:  # whose answers are rounded, and features are not
+        starts = range(0, len(chosen), predict.BATCH)
+        parts = [predict.outputs_of(trained, split.read(chosen[k : k + predict.BATCH])) for k in starts]
+        seen, outputs = features.of_split(trained, split, places=chosen).values, np.concatenate(parts)
+    else:
+        seen, outputs = features.and_outputs(trained, split, chosen)
+    values = seen.astype(np.float64)
     places, kept = pca(values) if kind == "pca" else (tsne(values, seed), None)
     names = tuple(full_name(split, int(k)) for k in chosen)
-    answers = np.concatenate(outputs).argmax(1)
-    return Points(kind, f"{split.name} split", names, places, np.asarray(seen.targets), answers, kept)
+    labels = np.asarray(split.targets)[chosen]
+    return Points(kind, f"{split.name} split", names, places, labels, outputs.argmax(1), kept)
 
 
 def check(subject: Subject, kind: str) -> None:

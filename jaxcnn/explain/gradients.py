@@ -120,10 +120,26 @@ def completeness_gap(
     network: Network, images: Images, target: Targets, values: Images, baseline: Any = 0.0
 ) -> Float[np.ndarray, " n"]:
     """How far the sum of each image's values is from the change of its output since the baseline."""
+    return np.asarray(values.sum((1, 2, 3)) - change_since(network, images, target, baseline))
+
+
+def change_since(network: Network, images: Images, target: Targets, baseline: Any = 0.0) -> Float[np.ndarray, " n"]:
+    """The change of the output of each image since the baseline, to which integrated gradients add up."""
     images = jnp.asarray(images)
-    start = jnp.broadcast_to(jnp.asarray(baseline, images.dtype), images.shape)
-    change = network.scores(images, target) - network.scores(start, target)
-    return np.asarray(values.sum((1, 2, 3)) - change)
+    start = jnp.asarray(baseline, images.dtype)
+    if start.ndim == 4 and len(start) > 1:
+        return np.asarray(network.scores(images, target) - network.scores(start, target))
+    alone = jnp.broadcast_to(start, (1, *images.shape[1:]))
+    before = network.outputs(alone)[0]  # one baseline of all
+    return np.asarray(network.scores(images, target) - before[jnp.asarray(target)])
+
+
+def change_since_references(
+    network: Network, images: Images, target: Targets, references: Images
+) -> Float[np.ndarray, " n"]:
+    """The change of the output of each image since the mean of the references, to which expected gradients add up."""
+    before = network.outputs(jnp.asarray(references)).mean(0)
+    return np.asarray(network.scores(images, target) - before[jnp.asarray(target)])
 
 
 def _noise(seed: int, numbers: Array, images: Images) -> Float[Array, "m n h w c"]:

@@ -6,7 +6,7 @@ operation; so no hooks are needed, and it does not matter which library made the
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -94,9 +94,19 @@ def _guiding(found: list[None]) -> Rule:
         if equation.primitive.name == "cond":  # also a choice by platform
             branches = tuple(_guided_branch(branch, found) for branch in equation.params["branches"])
             return list(equation.primitive.bind(*read, **(equation.params | {"branches": branches})))
+        if equation.primitive.name not in _INLINED and hides(equation, lambda inner: _relu_input(inner) is not None):
+            raise UserError(
+                f"guided backpropagation: a ReLU lies inside the operation {equation.primitive.name!r}, where it "
+                "cannot be changed; write this part of the network as a Python loop, or leave the method out"
+            )
         return None
 
     return rule
+
+
+def hides(equation: JaxprEqn, is_wanted: Callable[[JaxprEqn], bool]) -> bool:
+    """Whether an operation that is no plain call, such as a scan, has a wanted operation inside, at any depth."""
+    return any(is_wanted(inner) or hides(inner, is_wanted) for jaxpr in _inner(equation) for inner in jaxpr.eqns)
 
 
 def _guided_branch(branch: ClosedJaxpr, found: list[None]) -> ClosedJaxpr:
@@ -148,7 +158,7 @@ def layers(apply: Apply, variables: Any, image_shape: tuple[int, int, int]) -> l
     """
     images = jax.ShapeDtypeStruct((2, *image_shape), _float_type(variables))
     closed, _ = _abstract(apply, variables, images)
-    paths = [_path(path) for path, _ in jax.tree_util.tree_flatten_with_path(variables)[0]]
+    paths = paths_of(variables)
     prefixes = {"/".join(path[:end]) for path in paths for end in range(1, len(path))}
     owner = {var: "/".join(path[:-1]) for var, path in zip(closed.jaxpr.invars, paths, strict=False)}
     state = Naming(owner, prefixes, set(closed.jaxpr.invars[len(paths) :]))
@@ -168,9 +178,13 @@ def _abstract(apply: Apply, variables: Any, images: Any) -> tuple[ClosedJaxpr, A
     return jax.make_jaxpr(apply, return_shape=True)(shapes, images)
 
 
-def _path(keys: Sequence[Any]) -> tuple[str, ...]:
-    """The path of a variable without its collection."""
-    return tuple(str(getattr(key, "key", getattr(key, "name", key))) for key in keys[1:])
+def paths_of(variables: Any) -> list[tuple[str, ...]]:
+    """The path of each variable, in the order of the leaves; without its collection, if they have any ("params")."""
+    first = 1 if isinstance(variables, Mapping) and "params" in variables else 0
+    return [
+        tuple(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in keys[first:])
+        for keys, _ in jax.tree_util.tree_flatten_with_path(variables)[0]
+    ]
 
 
 @dataclasses.dataclass
@@ -272,7 +286,7 @@ def order_of_use(apply: Apply, variables: Any, image_shape: tuple[int, int, int]
     """The paths of the layers with variables, in the order in which images meet them."""
     images = jax.ShapeDtypeStruct((1, *image_shape), _float_type(variables))
     closed, _ = _abstract(apply, variables, images)
-    paths = [_path(path) for path, _ in jax.tree_util.tree_flatten_with_path(variables)[0]]
+    paths = paths_of(variables)
     owner = {var: "/".join(path[:-1]) for var, path in zip(closed.jaxpr.invars, paths, strict=False)}
     naming = Naming(dict(owner), set(), set(closed.jaxpr.invars[len(paths) :]))
     order: dict[str, None] = {}

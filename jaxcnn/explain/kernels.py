@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 from jaxtyping import Array, Float
 
+from jaxcnn.config import UserError
 from jaxcnn.explain import inside
 from jaxcnn.models import convolution
 
@@ -16,12 +17,16 @@ Product = Callable[[Array, Array], Array]  # (values, kernel) -> values; linear 
 Call = Callable[..., Any]  # (variables, …) -> any pytree
 
 
-def replaced(call: Call, layer: Callable[[Product], Product]) -> Call:
-    """The same function with `layer(product)` in place of each product of a value of images and a kernel."""
+def replaced(call: Call, layer: Callable[[Product], Product], every: str = "") -> Call:
+    """The same function with `layer(product)` in place of each product of a value of images and a kernel.
+
+    With `every`, the name of a method for people, a product that cannot be replaced, because it lies inside an
+    operation such as a scan, raises UserError when the function is called.
+    """
 
     def replacing(variables: Any, *given: Any) -> Any:
         closed, made = jax.make_jaxpr(call, return_shape=True)(variables, *given)
-        places = _places(closed, len(jax.tree.leaves(variables)))
+        places = _places(closed, len(jax.tree.leaves(variables)), every)
 
         def rule(equation: JaxprEqn, read: list[Any]) -> list[Any] | None:
             place = places.get(id(equation))
@@ -41,8 +46,8 @@ def replaced(call: Call, layer: Callable[[Product], Product]) -> Call:
     return replacing
 
 
-def _places(closed: ClosedJaxpr, variables: int) -> dict[int, int]:
-    """The place of the kernel among the two inputs of each product, by the id of its operation."""
+def _places(closed: ClosedJaxpr, variables: int, every: str) -> dict[int, int]:
+    """The place of the kernel among the two inputs of each product, by the id of its operation; see `replaced`."""
     inputs = closed.jaxpr.invars
     naming = inside.Naming(dict.fromkeys(inputs[:variables], "kernel"), set(), set(inputs[variables:]))
     found = {}
@@ -54,8 +59,21 @@ def _places(closed: ClosedJaxpr, variables: int) -> dict[int, int]:
             is_kernel = not isinstance(other, Literal) and other in naming.owner
             if place >= 0 and is_kernel and len(getattr(other.aval, "shape", ())) > 1:
                 found[id(equation)] = place
+        if every and id(equation) not in found and _hides_product(equation, naming):
+            raise UserError(
+                f"{every}: a convolution or dense layer lies inside the operation {equation.primitive.name!r}, where "
+                "it cannot be changed; write this part of the network as a Python loop, or leave the method out"
+            )
         naming.see(0, equation)
     return found
+
+
+def _hides_product(equation: JaxprEqn, naming: inside.Naming) -> bool:
+    """Whether an operation on values of images and kernels has a product inside."""
+    inputs = [each for each in equation.invars if not isinstance(each, Literal)]
+    kernels = [each for each in inputs if each in naming.owner and len(getattr(each.aval, "shape", ())) > 1]
+    meet = bool(kernels) and any(each in naming.of_images for each in inputs)
+    return meet and inside.hides(equation, lambda inner: inner.primitive.name in _PRODUCTS)
 
 
 def in_order(product: Product) -> Product:

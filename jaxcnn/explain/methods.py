@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, get_args, get_origin
 
@@ -25,9 +26,12 @@ class Method:
       source: the paper, or where a control comes from.
       gives: SIGNED: what speaks for the output is above 0, what speaks against it below; POSITIVE: only what speaks for
         it; SIZE: how strongly the output depends on a pixel, whatever the direction.
-      needs: what else it must be given: "layer", of the maps; "gate", an attention layer; "references"; or what the
-        network must have: "relu".
+      needs: what else it must be given: "layer", of the maps; "gate", an attention layer; "references"; "probability",
+        of outputs; or what the network must have: "relu".
       takes: whether it takes a `baseline`.
+      adds_up: the change of the output that the values should add up to, from (network, images, target, arguments),
+        [n]; None: they need not.
+      loses: whether its values lack a part of this change by their rule.
       control: whether it ignores the network, so that a real method must do better.
     """
 
@@ -37,7 +41,22 @@ class Method:
     gives: str
     needs: tuple[str, ...] = ()
     takes: bool = False
+    adds_up: Callable[[Any, Any, Any, Mapping[str, Any]], Float[np.ndarray, " n"]] | None = None
+    loses: bool = False
     control: bool = False
+
+
+def _since_baseline(network: Any, images: Any, target: Any, given: Mapping[str, Any]) -> Float[np.ndarray, " n"]:
+    return gradients.change_since(network, images, target, given["baseline"])
+
+
+def _since_references(network: Any, images: Any, target: Any, given: Mapping[str, Any]) -> Float[np.ndarray, " n"]:
+    return gradients.change_since_references(network, images, target, given["references"])
+
+
+def _output(network: Any, images: Any, target: Any, given: Mapping[str, Any]) -> Float[np.ndarray, " n"]:
+    del given
+    return np.asarray(network.scores(images, target))
 
 
 _CAM = ("layer",)
@@ -46,27 +65,39 @@ METHODS: dict[str, Method] = {
     "input_x_gradient": Method(gradients.input_x_gradient, "Input × gradient", "Shrikumar et al. 2016", SIGNED),
     "smoothgrad": Method(gradients.smoothgrad, "SmoothGrad", "Smilkov et al. 2017", SIZE),
     "integrated_gradients": Method(
-        gradients.integrated_gradients, "Integrated gradients", "Sundararajan et al. 2017", SIGNED, takes=True
+        gradients.integrated_gradients,
+        "Integrated gradients",
+        "Sundararajan et al. 2017",
+        SIGNED,
+        takes=True,
+        adds_up=_since_baseline,
     ),
     "expected_gradients": Method(
-        gradients.expected_gradients, "Expected gradients", "Erion et al. 2021", SIGNED, ("references",)
+        gradients.expected_gradients,
+        "Expected gradients",
+        "Erion et al. 2021",
+        SIGNED,
+        ("references",),
+        adds_up=_since_references,
     ),
     "guided_backprop": Method(
         gradients.guided_backprop, "Guided backpropagation", "Springenberg et al. 2015", SIZE, ("relu",)
     ),
-    "lrp": Method(relevance.lrp, "Layer-wise relevance propagation", "Montavon et al. 2019", SIGNED),
+    "lrp": Method(
+        relevance.lrp, "Layer-wise relevance propagation", "Montavon et al. 2019", SIGNED, adds_up=_output, loses=True
+    ),
     "gradcam": Method(cams.gradcam, "Grad-CAM", "Selvaraju et al. 2017", POSITIVE, _CAM),
     "gradcam_plus_plus": Method(cams.gradcam_plus_plus, "Grad-CAM++", "Chattopadhay et al. 2018", POSITIVE, _CAM),
     "scorecam": Method(cams.scorecam, "Score-CAM", "Wang et al. 2020", POSITIVE, _CAM),
     "occlusion": Method(perturbations.occlusion, "Occlusion", "Zeiler & Fergus 2014", SIGNED, takes=True),
-    "rise": Method(perturbations.rise, "RISE", "Petsiuk et al. 2018", POSITIVE, takes=True),
+    "rise": Method(perturbations.rise, "RISE", "Petsiuk et al. 2018", POSITIVE, ("probability",), takes=True),
     "kernel_shap": Method(perturbations.kernel_shap, "Kernel SHAP", "Lundberg & Lee 2017", SIGNED, takes=True),
     "lime": Method(perturbations.lime, "LIME", "Ribeiro et al. 2016", SIGNED, takes=True),
     "attention": Method(attended.attention, "Attention", "the network's own weights", POSITIVE, ("gate",)),
     "edges": Method(controls.edges, "Edges (control)", "Sobel filter", SIZE, control=True),
     "random": Method(controls.random, "Random (control)", "uniform numbers", SIZE, control=True),
 }
-_GIVEN = ("layer", "baseline", "enlarge")  # arguments that are no options
+_GIVEN = ("layer", "baseline", "enlarge", "probability", "centred")  # arguments that are no options
 DEFAULT = ("gradcam", "integrated_gradients", "smoothgrad", "occlusion")
 
 
@@ -110,6 +141,8 @@ def _number(name: str, value: Any, kind: type) -> int | float:
     if isinstance(number, bool) or not isinstance(number, (int, float) if kind is float else int):
         wanted = "a number" if kind is float else "a whole number"
         raise UserError(f"{name} must be {wanted}, but is {shown(repr(value)):.200}")
+    if not math.isfinite(number):
+        raise UserError(f"{name} must be a finite number, but is {number}")
     return kind(number) if kind is int or abs(number) < 2**63 else number
 
 

@@ -65,6 +65,10 @@ class Network:
         run = functools.partial(_at_layer, self.apply, layer, self.mesh, self.variables)
         return self._by_rows(run, images, jnp.asarray(target))
 
+    def maps_of(self, layer: inside.Layer, images: Images) -> Array:
+        """The feature maps of a layer, [n, h, w, channels], without a backward pass."""
+        return self._by_rows(functools.partial(_maps_of, self.apply, layer, self.mesh, self.variables), images)
+
     def mean_gradient(
         self, variant: Variant, weights: Float[Any, " k"], target: Targets, factor: Variant | None = None
     ) -> Images:
@@ -200,6 +204,12 @@ def _gradients(apply: Apply, mesh: Mesh | None, variables: Any, images: Images, 
             return jax.grad(lambda images: _total(_frugal(apply)(variables, images), target))(images)
 
     return _over_devices(mesh, run, variables, images, target)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _maps_of(apply: Apply, layer: inside.Layer, mesh: Mesh | None, variables: Any, images: Images) -> Array:
+    call = _frugal(lambda variables, images: inside.tapped(apply, layer)(variables, images, None)[1])
+    return _over_devices(mesh, call, variables, images).astype(images.dtype)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

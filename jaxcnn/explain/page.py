@@ -18,6 +18,7 @@ from jaxcnn.train import interactive
 
 _FOLDER = pathlib.Path(__file__).parent
 SMOOTH_FROM = 96  # pixels; smaller images are shown with their pixels
+MOST_LETTERS = 2**25  # of all cards, which contain their pictures; more than 32 MiB open slowly on a phone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Item:
       maps: by method, [h, w].
       scores: by method, in words.
       near: the nearest training images.
+      among: how many training images were looked at for them, in words.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Item:
     maps: Mapping[str, Float[np.ndarray, "h w"]]
     scores: Mapping[str, str] = dataclasses.field(default_factory=dict)
     near: Sequence[Alike] = ()
+    among: str = ""
 
 
 def page(
@@ -60,6 +63,7 @@ def page(
     stages: Mapping[str, Sequence[Stage]] | None = None,
     points: Points | None = None,
     alone: Mapping[str, Sequence[Stage]] | None = None,
+    count: int = 0,
 ) -> str:
     """The page as HTML.
 
@@ -72,8 +76,17 @@ def page(
       stages: the cascading randomisation of each method.
       points: the map of the features.
       alone: the independent randomisation of each method.
+      count: how many images were explained, if there are more than `items`.
     """
     names = list(items[0].maps)
+    cards, left = [], MOST_LETTERS
+    for item in items:
+        cards.append(_card(item))
+        left -= len(cards[-1])
+        if left < 0:
+            break
+    items, count = items[: len(cards)], max(count, len(items))
+    about = [*about, *([f"The page has the first {len(cards)} of {count} images."] if len(cards) < count else [])]
     used = sorted({number for item in items for number in item.classes})
     options = "".join(f'<option value="{k}">{html.escape(class_names[k])}</option>' for k in used)
     known = any(item.right is not None for item in items)
@@ -95,10 +108,10 @@ def page(
         '<label>Order <select id="order"><option value="">as given</option><option value="most">most confident first'
         '</option><option value="least">least confident first</option></select></label>'
         '<output id="count"></output><button type="button" id="theme">Light or dark</button></div>',
-        f'<div id="images">{"".join(map(_card, items))}</div>',
+        f'<div id="images">{"".join(cards)}</div>',
         feature_chart.section(points, class_names) if points else "",
         _scores(rows),
-        _randomisation(stages or {}, alone or {}),
+        _randomisation(stages or {}, alone or {}, count),
     ]
     style, script = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     return interactive.document(title, style, "".join(parts), script)
@@ -139,13 +152,16 @@ def _scores(rows: Sequence[evaluation.Row]) -> str:
     )
 
 
-def _randomisation(stages: Mapping[str, Sequence[Stage]], alone: Mapping[str, Sequence[Stage]]) -> str:
+def _randomisation(stages: Mapping[str, Sequence[Stage]], alone: Mapping[str, Sequence[Stage]], count: int) -> str:
     if not stages:
         return ""
+    some = len(next(iter(stages.values()))[0].similarity)
+    over = f"all {count}" if some == count else f"the first {some} of {count}"
     return (
         f'<h2 id="randomisation">Randomisation</h2>{_stages(stages, "random down to")}'
         '<p class="quiet">Rank correlation of the maps with '
-        "those of the trained network, while its layers are drawn anew from the top down; mean over images. A method "
+        f"those of the trained network, while its layers are drawn anew from the top down; mean over {over} images. A "
+        "method "
         "whose maps stay similar does not show what the network has learnt.</p>"
         + (f'{_stages(alone, "random alone")}<p class="quiet">The same with one layer drawn anew at a time.</p>')
         * bool(alone)
@@ -180,7 +196,7 @@ def _card(item: Item) -> str:
     for name, values in item.maps.items():
         method = methods.find(name)
         source = pictures.data_url(pictures.map_png(values, method.gives))
-        score = f"<br>{html.escape(item.scores[name])}" if name in item.scores else ""
+        score = f"<br>{html.escape(item.scores[name])}" if item.scores.get(name) else ""
         figures.append(
             f'<figure><div class="view{smooth}"><img alt="{html.escape(method.title)}" src="{source}"></div>'
             f"<figcaption><b>{html.escape(method.title)}</b>{score}</figcaption></figure>"
@@ -209,6 +225,7 @@ def _near(item: Item, smooth: str) -> str:
             f"{each.similarity:.2f}<br>{html.escape(shown(each.name))}</figcaption></figure>"
         )
     return (
-        '<h4>Nearest training images <span class="quiet">true class, similarity of the features, name</span></h4>'
+        f'<h4>Nearest training images <span class="quiet">{html.escape(item.among)}; true class, similarity of the '
+        "features, name</span></h4>"
         f'<div class="near">{"".join(figures)}</div>'
     )

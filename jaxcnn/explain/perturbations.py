@@ -104,10 +104,12 @@ def rise(
     cells: Cells = 7,
     share: Annotated[float, Above(0), AtMost(1)] = 0.5,
     seed: Count = 0,
+    probability: Any = None,
+    centred: bool = False,
 ) -> Maps:
     """The mean output of images seen through random smooth masks, for each pixel over the masks that show it.
 
-    Petsiuk et al. 2018, "RISE", arXiv:1806.07421. The same masks are used for all images.
+    Petsiuk et al. 2018, "RISE", arXiv:1806.07421, who explain probabilities. The same masks are used for all images.
 
     Args:
       network, images, target, baseline: see the module.
@@ -115,13 +117,23 @@ def rise(
       cells: a mask is a grid of so many cells each way, enlarged and shifted.
       share: probability that a cell is seen.
       seed: of the masks.
+      probability: makes probabilities of outputs, such as `jax.nn.softmax`; None: the outputs are explained.
+      centred: for outputs that are no probabilities and may have any offset: by how much their mean over the masks that
+        show a pixel is above that over all masks; 0 where it is below.
     """
     images = jnp.asarray(images)
+    whole = network.scores(images, target, probability) if centred else 0  # near the others, so that little rounds off
     total: Any = 0
+    of_all: Any = 0
+    weight: Any = 0
     for number, (_, count) in enumerate(_parts(masks, images)):
         shown = jnp.asarray(random_masks(images.shape[1:3], count, cells, share, (seed, number)), images.dtype)
-        scores = network.scores_of(_hiding(images, (1 - shown).__getitem__, baseline), count, target)
+        scores = network.scores_of(_hiding(images, (1 - shown).__getitem__, baseline), count, target, probability)
+        scores = scores - whole
         total = total + jnp.einsum("kn,khw->nhw", scores, shown)
+        of_all, weight = of_all + scores.sum(0), weight + shown.sum(0)
+    if centred:
+        total = jnp.maximum(total - (of_all / masks)[:, None, None] * weight, 0)
     return total / (masks * share)
 
 
@@ -177,6 +189,7 @@ def kernel_shap(
         return _each(kernel_shap, network, images, target, baseline, segments, samples=samples, seed=seed)
     segments, count = _checked(segments, images.shape[1:3], cells)
     coalitions, weights = _coalitions(count, samples, seed)
+    _check_enough(coalitions, weights)
     ends = np.stack([np.zeros(count, bool), np.ones(count, bool)])
     scores = _seen_scores(network, images, target, baseline, segments, np.vstack([ends, coalitions]))
     nothing, change = scores[0], scores[1] - scores[0]
@@ -281,6 +294,14 @@ def _coalitions(count: int, samples: int, seed: int) -> tuple[np.ndarray, np.nda
     return np.vstack([half, ~half]), np.ones(2 * len(drawn))
 
 
+def _check_enough(seen: np.ndarray, weights: np.ndarray) -> None:
+    """Refuse coalitions that do not determine the values of `_constrained`."""
+    as_numbers = seen.astype(np.float64)
+    matrix = (as_numbers * weights[:, None]).T @ as_numbers
+    if len(matrix) > 1 and np.linalg.matrix_rank(matrix) < len(matrix):
+        raise UserError(f"{len(seen)} samples are too few for the Shapley values of {len(matrix)} segments; take more")
+
+
 def _constrained(
     seen: Float[np.ndarray, "k m"], weights: np.ndarray, scores: Float[np.ndarray, "k n"], total: np.ndarray
 ) -> Float[np.ndarray, "n m"]:
@@ -288,8 +309,6 @@ def _constrained(
     if seen.shape[1] == 1:
         return total[:, None]
     matrix = (seen * weights[:, None]).T @ seen
-    if np.linalg.matrix_rank(matrix) < len(matrix):
-        raise UserError(f"{len(seen)} samples are too few for the Shapley values of {len(matrix)} segments; take more")
     free = np.linalg.solve(matrix, (seen * weights[:, None]).T @ scores)  # [m, n]
     ones = np.linalg.solve(matrix, np.ones(len(matrix)))
     return (free - ones[:, None] * (free.sum(0) - total) / ones.sum()).T

@@ -17,6 +17,7 @@ from jaxcnn.tasks.coco_figures import as_bbox
 
 _RISING = ((0, 34, 78), (46, 69, 110), (87, 93, 109), (127, 124, 117), (166, 157, 117), (210, 193, 99), (254, 232, 56))
 _SIGNED = ((45, 0, 75), (84, 39, 136), (153, 142, 195), (247, 247, 247), (241, 163, 64), (179, 88, 6), (127, 59, 8))
+ON_PAGE, NEAR = 224, 112  # most pixels of a side on the page; of a training image there
 PERCENTILE = 99.5  # of a map; larger values have the same colour, so that single pixels do not darken the others
 
 
@@ -75,6 +76,19 @@ def enlarged(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
     """A small image, enlarged by a whole factor to about 224 pixels."""
     zoom = max(1, round(224 / max(image.shape[:2])))
     return image.repeat(zoom, axis=0).repeat(zoom, axis=1)
+
+
+def at_most(values: np.ndarray, side: int) -> np.ndarray:
+    """A map float [h, w] or an image uint8 [h, w, 3]; a larger one is reduced to such a side by means over areas."""
+    from PIL import Image
+
+    height, width = values.shape[:2]
+    longest = max(height, width)
+    if longest <= side:
+        return values
+    size = (max(1, round(width * side / longest)), max(1, round(height * side / longest)))
+    whole = values if values.dtype == np.uint8 else np.asarray(values, np.float32)
+    return np.asarray(Image.fromarray(whole).resize(size, Image.Resampling.BOX))
 
 
 def with_boxes(

@@ -67,10 +67,13 @@ def independent(
     layers: Sequence[str],
     explain: Callable[[Network], Maps],
     before: Maps | None = None,
+    first: Stage | None = None,
 ) -> Iterator[Stage]:
-    """Draw one layer anew at a time; arguments as for `cascading`."""
+    """Draw one layer anew at a time; arguments as for `cascading`, whose `first` stage is the first one here, too."""
     before = explain(network) if before is None else before
-    for layer in layers:
+    if first is not None:
+        yield first
+    for layer in layers[first is not None :]:
         maps = explain(network.with_variables(mixed(network.variables, initial, [layer])))
         yield Stage(layer, similarity(before, maps))
 
@@ -78,10 +81,9 @@ def independent(
 def mixed(trained: Any, initial: Any, layers: Sequence[str]) -> Any:
     """The trained variables, with those of some layers as in `initial`: all collections, BatchNorm's too."""
 
-    def one(path: Sequence[Any], leaf: Any, drawn: Any) -> Any:
-        return drawn if len(path) > 1 and str(getattr(path[1], "key", path[1])) in layers else leaf
-
-    return jax.tree_util.tree_map_with_path(one, trained, initial)
+    leaves, structure = jax.tree.flatten(trained)
+    each = zip(inside.paths_of(trained), leaves, jax.tree.leaves(initial), strict=True)
+    return jax.tree.unflatten(structure, [drawn if path and path[0] in layers else leaf for path, leaf, drawn in each])
 
 
 def similarity(before: Maps, after: Maps) -> Float[np.ndarray, " n"]:

@@ -20,6 +20,7 @@ from jaxcnn.explain.inside import Apply
 from jaxcnn.explain.kernels import Product
 from jaxcnn.explain.network import Images, Network, Targets
 
+NAME = "layer-wise relevance propagation"
 _MORE = 4  # times the memory of a gradient, about
 
 
@@ -36,7 +37,7 @@ def lrp(network: Network, images: Images, target: Targets, *, gamma: NonNegative
       gamma: at least 0.
 
     Raises:
-      UserError: gamma is below 0.
+      UserError: gamma is below 0, or a product with a kernel lies inside an operation such as a scan.
     """
     if gamma < 0:
         raise UserError(f"lrp: gamma={gamma} must be at least 0")
@@ -55,7 +56,7 @@ class _ByRule:
 
     def __call__(self, variables: Any, images: Any) -> Any:
         """Outputs of the network, whose gradient follows the rule."""
-        return kernels.replaced(self.apply, lambda product: _layer(product, self.gamma))(variables, images)
+        return kernels.replaced(self.apply, lambda product: _layer(product, self.gamma), NAME)(variables, images)
 
 
 def _layer(product: Product, gamma: float) -> Product:

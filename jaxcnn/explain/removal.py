@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxcnn.explain.network import Images, Network, Targets
-from jaxcnn.explain.scores import Maps, Numbers, Probability, ranks
+from jaxcnn.explain.scores import Maps, Numbers, Probability, ordered, ranks
 
 NEIGHBOURS = ((0, 1, 1 / 6), (1, 0, 1 / 6), (1, 1, 1 / 12), (1, -1, 1 / 12))  # and their opposites: section 4.2
 SHARES = tuple(k / 10 for k in range(1, 10))  # of the pixels, as in the paper's figures
@@ -32,7 +32,7 @@ def road(
     """How much more probable the output stays without the least important pixels than without the most important ones.
 
     The mean over the removed shares of the pixels, and the probabilities of both orders; 0 for maps without meaning, at
-    most 1.
+    most 1. NaN for a map with the same value everywhere.
 
     Args:
       network, images, target, maps, probability: as for `jaxcnn.explain.scores.deletion`.
@@ -52,7 +52,8 @@ def road(
             made.append(np.stack([imputed(*each) for each in zip(pixels, removed, noise, strict=True)]))
         return jnp.asarray(np.stack(made))
 
-    found = np.asarray(network.scores_of(variant, 2 * len(counts), target, probability), np.float64)
+    found = np.array(network.scores_of(variant, 2 * len(counts), target, probability), np.float64)
+    found[:, ~ordered(maps)] = np.nan
     both = found.reshape(2, len(counts), -1)
     return (both[1] - both[0]).mean(0), both
 

@@ -1,10 +1,12 @@
 """How good an explanation is: whether the network agrees with it, and whether it stays the same for the same image.
 
 `network` is a `jaxcnn.explain.network.Network`, `images` are normalised [n, h, w, c], `target` is the explained output
-of each [n], and `maps` [n, h, w] say how important each pixel is. All return one number for each image, [n].
+of each [n], and `maps` [n, h, w] say how important each pixel is. All return one number for each image, [n]. A map with
+the same value everywhere puts pixels in no order: scores that need one are NaN for it.
 """
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -67,7 +69,10 @@ def _curve(
     probability: Probability,
     steps: int,
 ) -> tuple[Numbers, np.ndarray]:
-    """Area and curve [steps + 1, n] of the probability, while pixels change from `start` to `end` by importance."""
+    """Area and curve [steps + 1, n] of the probability, while pixels change from `start` to `end` by importance.
+
+    Both are NaN where a map has no order.
+    """
     rank = ranks(maps)
     steps = min(steps, rank[0].size)
     thresholds = jnp.asarray(np.round(np.linspace(0, rank[0].size, steps + 1)).astype(np.int32))
@@ -76,8 +81,15 @@ def _curve(
         changed = rank < thresholds[numbers][:, None, None, None]
         return jnp.where(changed[..., None], end, start)
 
-    found = np.asarray(network.scores_of(variant, steps + 1, target, probability), np.float64)
+    found = np.array(network.scores_of(variant, steps + 1, target, probability), np.float64)
+    found[:, ~ordered(maps)] = np.nan
     return np.asarray(np.trapezoid(found, dx=1 / steps, axis=0)), found
+
+
+def ordered(maps: Maps) -> Bool[np.ndarray, " n"]:
+    """Which maps have pixels of different importance."""
+    flat = np.asarray(maps).reshape(len(maps), -1)
+    return flat.min(1) < flat.max(1)
 
 
 def ranks(maps: Maps) -> Array:
@@ -90,7 +102,13 @@ def ranks(maps: Maps) -> Array:
 
 
 def infidelity(
-    network: Network, images: Images, target: Targets, values: Images, perturbations: Float[Any, "p n h w c"]
+    network: Network,
+    images: Images,
+    target: Targets,
+    values: Images,
+    perturbations: Iterable[Float[Any, "n h w c"]],
+    *,
+    relative: bool = False,
 ) -> Numbers:
     """The mean squared error of the change that signed values predict for perturbed images: lower is better.
 
@@ -99,16 +117,49 @@ def infidelity(
     Args:
       network, images, target: see the module.
       values: signed, for each channel of each pixel.
-      perturbations: what is subtracted from the images.
+      perturbations: what is subtracted from the images, one after the other.
+      relative: whether the error is divided by the mean squared change; NaN if the output never changes.
     """
-    images, shifts = jnp.asarray(images), jnp.asarray(perturbations)
-    changed = network.scores_of(lambda numbers: images - shifts[numbers], len(shifts), target)
-    predicted = (shifts * jnp.asarray(values)).sum((2, 3, 4))
-    return np.asarray(((predicted - (network.scores(images, target) - changed)) ** 2).mean(0), np.float64)
+    images, values = jnp.asarray(images), jnp.asarray(values)
+    whole, pairs = network.scores(images, target), []
+    for each in perturbations:
+        shift = jnp.asarray(each)
+        pairs.append((whole - network.scores(images - shift, target), (shift * values).sum((1, 2, 3))))
+    change, predicted = (np.asarray(jnp.stack(each), np.float64) for each in zip(*pairs, strict=True))
+    error = ((predicted - change) ** 2).mean(0)
+    return error / _or_nan((change**2).mean(0)) if relative else error
+
+
+def faded(
+    network: Network, images: Images, target: Targets, maps: Maps, shares: Iterable[Float[Any, "n h w"]]
+) -> Numbers:
+    """Infidelity of a map that has one value for each pixel: in [0, 1], lower is better; 1 if it predicts nothing.
+
+    As `infidelity`, relative, for shares of each pixel that fade to the mean colour, which is 0. The map predicts their
+    sum, each share times its value, at the scale (not below 0) that fits best for each image (Yeh et al. 2019, section
+    2.2): of a class activation map, the unit means nothing. NaN for a map of zeros.
+
+    Args:
+      network, images, target, maps: see the module.
+      shares: of each pixel that fade, of either sign, one after the other.
+    """
+    images, maps = jnp.asarray(images), jnp.asarray(maps)
+    whole, pairs = network.scores(images, target), []
+    for each in shares:
+        share = jnp.asarray(each, images.dtype)
+        changed = network.scores(images * (1 - share[..., None]), target)
+        pairs.append((whole - changed, (share * maps).sum((1, 2))))
+    change, predicted = (np.asarray(jnp.stack(each), np.float64) for each in zip(*pairs, strict=True))
+    fit = np.maximum((change * predicted).sum(0), 0) ** 2 / _or_nan((change**2).sum(0)) / _or_nan((predicted**2).sum(0))
+    return np.maximum(1 - fit, 0)
+
+
+def _or_nan(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    return np.where(values > 0, values, np.nan)
 
 
 def sensitivity(
-    explain: Callable[[Images], Any], images: Images, values: Any, perturbations: Float[Any, "p n h w c"]
+    explain: Callable[[Images], Any], images: Images, values: Any, perturbations: Iterable[Float[Any, "n h w c"]]
 ) -> Numbers:
     """The largest relative change of an explanation among perturbed images: lower is better; NaN if it is 0 everywhere.
 
@@ -132,12 +183,13 @@ def sensitivity(
 
 
 def pointing(maps: Maps, masks: Bool[Any, "n h w"]) -> Numbers:
-    """1 if the most important pixel lies on the object, else 0.
+    """1 if the most important pixel lies on the object, else 0; NaN for a map without an order.
 
     The pointing game of Zhang et al. 2016, arXiv:1608.00507.
     """
     flat, inside = np.asarray(maps).reshape(len(maps), -1), np.asarray(masks).reshape(len(maps), -1)
-    return np.take_along_axis(inside, flat.argmax(1)[:, None], 1)[:, 0].astype(np.float64)
+    hits = np.take_along_axis(inside, flat.argmax(1)[:, None], 1)[:, 0].astype(np.float64)
+    return np.where(ordered(maps), hits, np.nan)
 
 
 def overlap(maps: Maps, masks: Bool[Any, "n h w"]) -> Numbers:
@@ -147,10 +199,38 @@ def overlap(maps: Maps, masks: Bool[Any, "n h w"]) -> Numbers:
     return (positive * np.asarray(masks)).sum((1, 2)) / np.where(total > 0, total, 1)
 
 
-def noise(shape: tuple[int, ...], count: int, radius: float, seed: int) -> Float[np.ndarray, "..."]:
-    """Perturbations for `infidelity` (Gaussian) and `sensitivity`: normal numbers of standard deviation `radius`."""
-    generator = np.random.Generator(np.random.PCG64(seed))
-    return np.stack([radius * generator.standard_normal(shape).astype(np.float32) for _ in range(count)])
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """Perturbations for `infidelity` and `sensitivity`, drawn one at a time, and the same each time.
+
+    Attributes:
+      shape: of each.
+      count: how many; the first ones are the same for any count.
+      radius: standard deviation of the normal numbers.
+      seed: of the numbers.
+      cells: 0: a number for each value; else one for each cell of a grid of so many each way, for shapes [n, h, w].
+    """
+
+    shape: tuple[int, ...]
+    count: int
+    radius: float
+    seed: int
+    cells: int = 0
+
+    def __iter__(self) -> Iterator[Float[np.ndarray, "..."]]:
+        generator = np.random.Generator(np.random.PCG64(self.seed))
+        for _ in range(self.count):
+            if not self.cells:
+                yield self.radius * generator.standard_normal(self.shape).astype(np.float32)
+                continue
+            drawn = generator.standard_normal((self.shape[0], self.cells, self.cells)).astype(np.float32)
+            rows, columns = (np.arange(side) * self.cells // side for side in self.shape[1:])
+            yield self.radius * drawn[:, rows[:, None], columns]
+
+
+def noise(shape: tuple[int, ...], count: int, radius: float, seed: int) -> Noise:
+    """Normal numbers of standard deviation `radius`, for each value of images of a shape."""
+    return Noise(shape, count, radius, seed)
 
 
 softmax: Probability = jax.nn.softmax

@@ -13,10 +13,12 @@ from jaxtyping import Float, Int, Num
 from jaxcnn.config import UserError
 from jaxcnn.data import augment, place
 from jaxcnn.data.source import Splits, open_splits
-from jaxcnn.explain import attended, gradients, inside, methods, network
+from jaxcnn.explain import attended, inside, methods, network
+from jaxcnn.explain.explanation import Explanation
 from jaxcnn.learn import network as learnt
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.tasks.task import FindingBoxes, FindingWithin, Task
+from jaxcnn.tasks.temperature import temperature_of
 from jaxcnn.text import listed, shown
 from jaxcnn.train.trained import Trained
 
@@ -60,28 +62,6 @@ class _BoxesOfRun:
         finds = finding_boxes(self.spec.task)
         assert finds is not None
         return finds.of_places(outputs)[0].reshape(len(images), -1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Explanation:
-    """What a method says about some images.
-
-    Attributes:
-      method: its name.
-      maps: one number for each pixel, [N, H, W]; `methods.Method.gives` says what they mean.
-      values: what the method gave: the same, or one for each channel, [N, H, W, C].
-      target: the explained output of each image, [N].
-      layer: the layer of a class activation map or of attention; else empty.
-      gap: for integrated gradients, the sum of the values minus the change of the output since the baseline, [N]; else
-        None. With enough steps it is near 0.
-    """
-
-    method: str
-    maps: Float[np.ndarray, "n h w"]
-    values: np.ndarray
-    target: Int[np.ndarray, " n"]
-    layer: str = ""
-    gap: Float[np.ndarray, " n"] | None = None
 
 
 class Subject:
@@ -169,8 +149,13 @@ class Subject:
         return np.asarray(self.network.outputs(images))
 
     def probability(self, outputs: Any) -> Any:
-        """The probability of each output, of the same shape; for tasks without probabilities, the outputs."""
-        if self.trained.config.task.name == "classification" or self.has_maps:
+        """The probability of each output, of the same shape; for tasks without probabilities, the outputs.
+
+        That of a class is what `predict` tells: with the temperature that was fitted to validation.
+        """
+        if self.trained.config.task.name == "classification":
+            return jax.nn.softmax(outputs / np.float32(temperature_of(self.trained.fitted)))
+        if self.has_maps:
             return jax.nn.softmax(outputs)
         alone = self.trained.config.task.name == "multilabel" or self.has_boxes
         return jax.nn.sigmoid(outputs) if alone else outputs
@@ -194,8 +179,9 @@ class Subject:
 
         Args:
           wanted: "predicted": that of the highest output; "label": the true class; the name or number of an output; or
-            one of these last for each image. Of a detector, a class is its surest box of that class. Of a network that
-            answers maps, "predicted" leaves out the first class, which is the background.
+            one of these last for each image. A whole number is the place of an output, even if another one has it as
+            its name; text is a name, or else such a number. Of a detector, a class is its surest box of that class. Of
+            a network that answers maps, "predicted" leaves out the first class, which is the background.
           outputs: those of the images.
           labels: the true class of each image, or None where it is not known.
 
@@ -210,11 +196,7 @@ class Subject:
             first = int(self.has_maps)
             return (outputs[:, first:].argmax(1) + first).astype(np.int32)
         if isinstance(wanted, str) and wanted == LABEL:
-            if len(labels) != len(outputs) or any(label is None for label in labels):
-                raise UserError(
-                    "--target=label: the classes of the images are not known; take images of a split, or files in "
-                    "folders named like the classes, or set --target=predicted"
-                )
+            self.check_labels(labels, len(outputs))
             return np.array(labels, np.int32)
         if np.ndim(wanted) and len(wanted) != len(outputs):
             raise UserError(f"target has {len(wanted)} outputs for {len(outputs)} images")
@@ -224,8 +206,23 @@ class Subject:
         of_class = outputs.reshape(len(outputs), -1, len(self.class_names))[np.arange(len(outputs)), :, each]
         return (of_class.argmax(1) * len(self.class_names) + each).astype(np.int32)
 
+    def check_labels(self, labels: Sequence[int | None], count: int) -> None:
+        """Refuse `--target=label` where not each of so many images has one true class that is known."""
+        if (name := self.trained.config.task.name) != "classification":
+            raise UserError(
+                f"--target=label: an image has no single true class with config.task.name={name!r}; name an output: "
+                f"one of {self._names()}"
+            )
+        if len(labels) != count or any(label is None for label in labels):
+            raise UserError(
+                "--target=label: the classes of the images are not known; take images of a split, or files in "
+                "folders named like the classes, or set --target=predicted"
+            )
+
     def _number(self, wanted: Any) -> int:
-        if str(wanted) in self.class_names:
+        """The output that a whole number counts to, or that has a name; of text, a name goes before a number."""
+        whole = isinstance(wanted, (int, np.integer)) and not isinstance(wanted, bool)
+        if not whole and str(wanted) in self.class_names:
             return self.class_names.index(str(wanted))
         if str(wanted).isdecimal() and int(wanted) < len(self.class_names):
             return int(wanted)
@@ -276,7 +273,7 @@ class Subject:
             finite.
         """
         method, given = self.prepared(name, layer=layer, baseline=baseline, **options)
-        net, values, gaps = using or self.network, [], []
+        net, values, changes = using or self.network, [], []
         for start in range(0, len(images), self.batch):
             part, wanted = images[start : start + self.batch], target[start : start + self.batch]
             own = {k: v[start : start + self.batch] for k, v in given.items() if k == "segments" and np.ndim(v) == 3}
@@ -285,11 +282,12 @@ class Subject:
                 raise UserError(
                     f"method {name!r} gave values that are no finite numbers: the network's outputs overflow"
                 )
-            if name == "integrated_gradients":
-                gaps.append(gradients.completeness_gap(net, part, wanted, values[-1], given["baseline"]))
-        whole = np.concatenate(values)
-        gap, chosen = np.concatenate(gaps) if gaps else None, given["layer"].name if "layer" in given else ""
-        return Explanation(name, methods.as_maps(method, whole), whole, np.asarray(target), chosen, gap)
+            if method.adds_up and using is None:
+                changes.append(method.adds_up(net, part, wanted, given))
+        whole, chosen = np.concatenate(values), given["layer"].name if "layer" in given else ""
+        change = np.concatenate(changes) if changes else None
+        gap = None if change is None else np.asarray(whole.sum((1, 2, 3)) - change)
+        return Explanation(name, methods.as_maps(method, whole), whole, np.asarray(target), chosen, gap, change)
 
     def prepared(
         self, name: str, *, layer: str = "", baseline: Any = "mean", **options: Any
@@ -305,6 +303,8 @@ class Subject:
             raise UserError(f"method {name!r} hides no pixels; leave --baseline out")
         if "references" in method.needs:
             given["references"] = self._references(given.get("references"))
+        if "probability" in method.needs:
+            given |= {"probability": self.probability, "centred": self.trained.config.task.name == "regression"}
         if "relu" in method.needs:
             _ = self._guided_outputs
         if "layer" in method.needs:
@@ -327,10 +327,21 @@ class Subject:
         return array
 
     def initial(self, seed: int = 0) -> Any:
-        """Variables of the network drawn anew."""
+        """Variables of the network drawn anew.
+
+        Scales of a normalisation that training starts at 0, such as the last ones of residual blocks, are 1: at 0 a
+        block is switched off, whatever its other weights are.
+        """
         model: Any = learnt.network(self.trained.spec)
         made = jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, *self.image_shape), jnp.float32))
+        made = jax.tree_util.tree_map_with_path(_switched_on, made)
         # Placed as the trained ones, so that the same programs take them.
         return jax.tree.map(
             lambda drawn, trained: jax.device_put(drawn, trained.sharding), made, self.network.variables
         )
+
+
+def _switched_on(path: Sequence[Any], leaf: Any) -> Any:
+    """A leaf of variables drawn anew; 1 if it is a scale that is 0 everywhere."""
+    is_scale = str(getattr(path[-1], "key", path[-1])) == "scale"
+    return jnp.where(jnp.any(leaf != 0), leaf, 1) if is_scale else leaf

@@ -1,249 +1,102 @@
-"""`python -m jaxcnn.explain`: explains images by several methods, and writes arrays, pictures, scores and a page."""
+"""Writes what `python -m jaxcnn.explain` worked out: arrays, pictures, tables and a page."""
 
-import dataclasses
 import json
 import pathlib
-import re
-from collections.abc import Sequence
 from importlib import util
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
-from jaxcnn.config import UserError
 from jaxcnn.explain import (
-    alike,
     charts,
     evaluation,
     feature_chart,
     feature_map,
-    methods,
-    objects,
+    kept,
+    out,
     page,
     pictures,
     randomisation,
     sheet,
 )
-from jaxcnn.explain.given import Given
-from jaxcnn.explain.subject import Explanation, Subject
+from jaxcnn.explain.subject import Subject
+from jaxcnn.explain.wish import Wish
+from jaxcnn.explain.work import MOST_SHOWN, Result, as_seen, explained, gap_words, looked_words, writer
 from jaxcnn.text import counted, shown
 from jaxcnn.train import mistakes, predict
 
-MAPS, SCORES, RANDOMISED, PAGE = "maps.npz", "scores.csv", "randomisation.csv", "index.html"
-ALONE = "randomisation_independent.csv"
-FEATURES, CURVES, FIGURE = "features.csv", "curves.csv", "figure.png"
-DRAWN = "maps"  # the folder of the pictures
-AMONG, POINTS = 20_000, 2000
-MOST_SHOWN = 200  # images on the page
-MOST_RANDOMISED = 32  # images for the test of randomisation
-
-
-@dataclasses.dataclass(frozen=True)
-class Wish:
-    """What is to be explained and written.
-
-    Attributes:
-      methods: their names.
-      target: as for `Subject.targets`.
-      layer: of class activation maps.
-      baseline: "mean" or "black".
-      options: by method, its arguments.
-      score: whether methods are scored, beside two controls.
-      randomise: whether the layers of the network are drawn anew, from the top down.
-      independent: whether each is also drawn anew alone.
-      road: as for `evaluation.of_images`.
-      seed: of all random numbers.
-      neighbours: nearest training images that are shown for each image.
-      among: training images that are looked at for them.
-      feature_map: one of `feature_map.KINDS`; empty: none.
-      split: whose images the map shows.
-      points: most images of the map.
-    """
-
-    methods: Sequence[str]
-    target: Any = "predicted"
-    layer: str = ""
-    baseline: str = "mean"
-    options: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-    score: bool = False
-    randomise: bool = False
-    independent: bool = False
-    road: bool | None = None
-    seed: int = 0
-    neighbours: int = 0
-    among: int = AMONG
-    feature_map: str = ""
-    split: str = "test"
-    points: int = POINTS
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """What was found, before it is written."""
-
-    given: Given
-    outputs: Float[np.ndarray, "n k"]
-    target: np.ndarray
-    found: dict[str, Explanation]
-    scores: evaluation.Scores | None
-    stages: dict[str, list[randomisation.Stage]]
-    boxes: Float[np.ndarray, "n 4"] | None = None  # the explained ones of a detector
-    near: list[list[alike.Alike]] | None = None
-    points: feature_map.Points | None = None
-    alone: dict[str, list[randomisation.Stage]] = dataclasses.field(default_factory=dict)  # as `stages`: independent
-
-
-def explained(subject: Subject, given: Given, wish: Wish, tell: Any = print) -> Result:
-    """Explain images; `tell` gets a line for each method.
-
-    Raises:
-      UserError: as `Subject.explain` and `Subject.targets`.
-    """
-    if wish.neighbours:
-        alike.check(subject, "--neighbours")
-    if wish.feature_map:
-        feature_map.check(subject, wish.feature_map)
-    arguments = {name: _arguments(name, wish) for name in wish.methods}
-    for name in wish.methods:
-        subject.prepared(name, **arguments[name])  # mistakes are told before anything is computed
-    if wish.layer and not any("layer" in of_method for of_method in arguments.values()):
-        raise UserError(
-            f"--layer={wish.layer} is for class activation maps and attention, none of which is in --methods"
-        )
-    if wish.baseline != "mean" and not any("baseline" in of_method for of_method in arguments.values()):
-        raise UserError(f"--baseline={wish.baseline} is for methods that hide pixels, none of which is in --methods")
-    images = subject.normalised(given.pixels)
-    outputs = subject.outputs(images)
-    target = subject.targets(wish.target, outputs, given.labels)
-
-    def explain(name: str, images: Any, target: Any, using: Any = None) -> Explanation:
-        return subject.explain(name, images, target, using=using, **arguments.get(name, {}))
-
-    scored = list(dict.fromkeys([*wish.methods, *(evaluation.CONTROLS if wish.score else ())]))
-    found = {}
-    for name in scored:
-        found[name] = explain(name, images, target)
-        tell(_line(found[name], subject, images, target))
-    masks = given.masks
-    if given.targets is not None:
-        masks = objects.of_targets(subject, given.targets, subject.classes(target))
-    of_images = None
-    if wish.score:
-        of_images = evaluation.of_images(subject, scored, images, target, found, explain, masks, wish.road)
-    stages, alone = {}, {}
-    if wish.randomise:
-        initial = subject.initial(wish.seed)
-        order = randomisation.layers_from_the_top(subject.network, subject.image_shape)
-        some, wanted = images[:MOST_RANDOMISED], target[:MOST_RANDOMISED]
-        for name in wish.methods:
-            compared = lambda network, name=name: explain(name, some, wanted, network).maps  # noqa: E731
-            before = compared(subject.network)
-            stages[name] = list(randomisation.cascading(subject.network, initial, order, compared, before))
-            tell(f"{name}: rank correlation {stages[name][-1].similarity.mean():.2f} when all layers are random")
-            if wish.independent:
-                alone[name] = list(randomisation.independent(subject.network, initial, order, compared, before))
-    boxes = subject.boxes(images, target) if subject.has_boxes else None
-    near, points = None, None
-    if wish.neighbours:
-        near = alike.nearest(subject, given, wish.neighbours, wish.among, wish.seed)
-    if wish.feature_map:
-        points = feature_map.of_split(subject, wish.split, wish.feature_map, wish.points, wish.seed)
-        tell(f"map of the features: {feature_chart.title(points)}")
-    return Result(given, outputs, target, found, of_images, stages, boxes, near, points, alone)
-
-
-def _arguments(name: str, wish: Wish) -> dict[str, Any]:
-    """What `Subject.explain` gets for a method, images and target aside."""
-    method = methods.find(name)
-    made = dict(wish.options.get(name, {}))
-    if {"layer", "gate"} & set(method.needs):
-        made["layer"] = wish.layer
-    if method.takes:
-        made["baseline"] = wish.baseline
-    return made
-
-
-def _line(found: Explanation, subject: Subject, images: Any, target: Any) -> str:
-    line = f"{found.method}: {counted(len(found.maps), 'image')}"
-    if found.layer:
-        line += f", layer {found.layer}"
-    if found.gap is not None:
-        line += f", largest completeness gap {np.abs(found.gap).max():.2g}"
-    return line
+__all__ = ["Result", "Wish", "explained", "write"]
 
 
 def write(subject: Subject, result: Result, wish: Wish, folder: pathlib.Path, title: str) -> list[pathlib.Path]:
-    """Write everything into a folder, in place of what was written there before; return the files, pictures aside."""
-    _clear(folder)
-    given, names = result.given, subject.class_names
-    arrays = {name: each.maps.astype(np.float32) for name, each in result.found.items()}
-    labels = np.array([-1 if label is None else label for label in given.labels], np.int32)
-    classes = subject.classes(result.target)
-    facts = {"names": np.array(given.names), "target": classes}
-    facts |= {"outputs": result.outputs, "labels": labels} if result.boxes is None else {"boxes": result.boxes}
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(folder / MAPS, **(facts | arrays))  # type: ignore[arg-type]
-    written = [folder / MAPS]
-    images = mistakes.as_rgb(given.pixels)
-    if result.boxes is not None:
-        images = pictures.with_boxes(images, result.boxes, classes)
-    drawn = folder / DRAWN
-    drawn.mkdir(parents=True, exist_ok=True)
-    digits = len(str(len(images) - 1))
-    for name in wish.methods:
-        gives = methods.find(name).gives
-        for number, image in enumerate(images):
-            picture = pictures.over_image(image, result.found[name].maps[number], gives)
-            (drawn / f"{number:0{digits}d}-{name}.png").write_bytes(picture)
+    """Write everything into a folder, in place of what was written there before; return the files, pictures aside.
+
+    Maps that are there already, because `explained` got the folder, stay.
+
+    Raises:
+      UserError: a file of the folder is not one of an earlier call.
+    """
+    written_maps = result.keeper
+    if isinstance(written_maps, kept.Held):
+        written_maps = _maps_written(subject, result, written_maps, wish, folder)
+    assert isinstance(written_maps, kept.Written)
+    place, given, names = written_maps.place, result.given, subject.class_names
+    written = [place.folder / out.MAPS]
+    drawing = bool(util.find_spec("matplotlib"))
+
+    def table(name: str, text: str) -> None:
+        written.append(place.path(name))
+        written[-1].write_text(text, encoding="utf-8")
+
+    def figure_of(name: str) -> pathlib.Path:
+        written.append(place.path(name.removesuffix(".csv") + ".png"))
+        return written[-1]
+
     rows = [] if result.scores is None else evaluation.table(result.scores.of_each)
     if result.scores is not None:
-        written.append(folder / SCORES)
-        written[-1].write_text(evaluation.as_csv(rows), encoding="utf-8")
-        written.append(folder / CURVES)
-        written[-1].write_text(evaluation.curves_csv(result.scores), encoding="utf-8")
-        if util.find_spec("matplotlib"):
-            written.append((folder / CURVES).with_suffix(".png"))
-            charts.draw_curves(result.scores.curves, written[-1])
+        table(out.SCORES, evaluation.as_csv(rows))
+        table(out.CURVES, evaluation.curves_csv(result.scores))
+        if drawing:
+            charts.draw_curves(result.scores.curves, figure_of(out.CURVES))
     if result.stages:
-        written.append(folder / RANDOMISED)
-        written[-1].write_text(_stages_csv(result.stages), encoding="utf-8")
+        table(out.RANDOMISED, _stages_csv(result.stages))
         if result.alone:
-            written.append(folder / ALONE)
-            written[-1].write_text(_stages_csv(result.alone, "random_alone"), encoding="utf-8")
-        if util.find_spec("matplotlib"):
-            written.append((folder / RANDOMISED).with_suffix(".png"))
-            charts.draw(result.stages, written[-1], result.alone)
+            table(out.ALONE, _stages_csv(result.alone, "random_alone"))
+        if drawing:
+            charts.draw(result.stages, figure_of(out.RANDOMISED), result.alone)
     if result.points is not None:
-        written.append(folder / FEATURES)
-        written[-1].write_text(feature_map.as_csv(result.points, names), encoding="utf-8")
-        if util.find_spec("matplotlib"):
-            written.append((folder / FEATURES).with_suffix(".png"))
-            feature_chart.draw(result.points, names, written[-1])
-    items = _items(subject, result, wish, images)
-    if util.find_spec("matplotlib"):
-        maps = {name: result.found[name].maps for name in wish.methods}
-        written += sheet.draw(images, maps, [item.target for item in items], folder / FIGURE)
+        table(out.FEATURES, feature_map.as_csv(result.points, names))
+        if drawing:
+            feature_chart.draw(result.points, names, figure_of(out.FEATURES))
+    if drawing:
+        rows_of = slice(0, min(sheet.MOST, len(given)))
+        some = as_seen(given.read(rows_of), result.answers, rows_of)
+        maps = {name: result.found[name].maps[: len(some)] for name in wish.methods}
+        targets = [shown(names[k]) for k in result.answers.classes[: len(some)]]
+        place.path(out.FIGURE.removesuffix(".png") + ".pdf")
+        written += sheet.draw(some, maps, targets, place.path(out.FIGURE))
     about = [
-        f"{counted(len(images), 'image')}, step {subject.trained.step}, {subject.trained.weights} weights. "
-        f"Explained: {_target_words(wish.target, subject)}.",
-        *([f"The page has the first {MOST_SHOWN} of {len(images)} images."] if len(images) > MOST_SHOWN else []),
+        f"{counted(len(given), 'image')}, step {subject.trained.step}, {subject.trained.weights} weights. "
+        f"Explained: {_target_words(wish.target, subject)}."
     ]
-    written.append(folder / PAGE)
-    shown_names = [shown(name) for name in names]
-    made = page.page(title, about, items, shown_names, rows, result.stages, result.points, result.alone)
+    shown_names, items = [shown(name) for name in names], _items(subject, result, wish)
+    made = page.page(
+        title, about, items, shown_names, rows, result.stages, result.points, result.alone, count=len(given)
+    )
+    written.append(place.path(out.PAGE))
     written[-1].write_text(made, encoding="utf-8", errors="backslashreplace")
     return written
 
 
-def _clear(folder: pathlib.Path) -> None:
-    """Remove what an earlier call wrote into a folder, and nothing else."""
-    pictures_of = "|".join(map(re.escape, methods.METHODS))
-    drawn = [path for path in (folder / DRAWN).glob("*.png") if re.fullmatch(rf"\d+-({pictures_of})\.png", path.name)]
-    tables = [folder / name for name in (SCORES, CURVES, RANDOMISED, ALONE, FEATURES)]
-    figures = [folder / FIGURE, (folder / FIGURE).with_suffix(".pdf"), *(table.with_suffix(".png") for table in tables)]
-    for path in (*drawn, *tables, *figures, folder / MAPS, folder / PAGE):
-        path.unlink(missing_ok=True)
+def _maps_written(subject: Subject, result: Result, held: kept.Held, wish: Wish, folder: pathlib.Path) -> kept.Written:
+    """Write maps that were held in memory."""
+    made, given = writer(subject, result.given, wish, folder), result.given
+    made.begin(held.facts)
+    for name, parts in held.maps.items():
+        for rows, maps in zip(given.parts(subject.batch), parts, strict=True):
+            made.part(name, rows, as_seen(given.read(rows), result.answers, rows), maps)
+        made.done(name, {})
+    return made
 
 
 def _target_words(target: Any, subject: Subject) -> str:
@@ -256,43 +109,58 @@ def _target_words(target: Any, subject: Subject) -> str:
     return known.get(str(target), f"the output {shown(str(target))}")
 
 
-def _items(subject: Subject, result: Result, wish: Wish, images: np.ndarray) -> list[page.Item]:
-    given, trained, finds = result.given, subject.trained, subject.trained.spec.task.finds
-    if finds is not None:
-        starts = range(0, len(images), predict.BATCH)
-        answers = [one for k in starts for one in predict.answers(trained, given.pixels[k : k + predict.BATCH])]
-        in_words = finds.in_words
-    else:
-        evaluation_of = trained.spec.task.evaluation
-        answers = evaluation_of.answers(result.outputs, subject.class_names, trained.constants, trained.fitted)
-        in_words = mistakes.in_words
-    probability = np.asarray(subject.probability(result.outputs))
-    items = []
-    for number in range(min(len(images), MOST_SHOWN)):
-        label, best, target = given.labels[number], result.outputs[number].argmax(), result.target[number]
-        best, target = (int(each) for each in subject.classes(np.array([best, target])))
-        of_each = {} if result.scores is None else result.scores.of_each
-        scores = {
-            name: ", ".join(f"{score} {of_each[name][score][number]:.2f}" for score in ("insertion", "deletion"))
-            for name in wish.methods
-            if name in of_each
-        }
-        items.append(
-            page.Item(
-                name=shown(given.names[number]),
-                image=images[number],
-                answer=in_words(answers[number]),
-                target=shown(subject.class_names[target]),
-                label=shown(given.words[number]),
-                right=None if label is None else best == label,
-                confidence=float(probability[number].max()),
-                classes=tuple(sorted({best, target} | ({label} if label is not None else set()))),
-                maps={name: result.found[name].maps[number] for name in wish.methods},
-                scores=scores,
-                near=() if result.near is None else result.near[number],
+def _items(subject: Subject, result: Result, wish: Wish) -> list[page.Item]:
+    given, trained, answers = result.given, subject.trained, result.answers
+    finds, task = trained.spec.task.finds, trained.spec.task.evaluation
+    of_each = {} if result.scores is None else result.scores.of_each
+    items: list[page.Item] = []
+    for rows in given.parts(predict.BATCH):
+        if rows.start >= MOST_SHOWN:
+            break
+        pixels = given.read(rows)
+        if finds is not None:
+            said, in_words = predict.answers(trained, pixels), finds.in_words
+        else:
+            assert answers.outputs is not None
+            some = answers.outputs[rows]
+            said = task.answers(some, subject.class_names, trained.constants, trained.fitted)
+            in_words = mistakes.in_words
+        images = as_seen(pixels, answers, rows)
+        for number in range(rows.start, min(rows.stop, MOST_SHOWN)):
+            answer, label, best = said[number - rows.start], given.labels[number], int(answers.best[number])
+            classes = {best, int(answers.classes[number])} | ({label} if label is not None else set())
+            right = None if label is None else best == label
+            if given.sets is not None:
+                true = np.flatnonzero(given.sets[number])
+                classes |= {int(k) for k in true}
+                right = set(answer["labels"]) == {subject.class_names[k] for k in true}
+            items.append(
+                page.Item(
+                    name=shown(given.names[number]),
+                    image=pictures.at_most(images[number - rows.start], pictures.ON_PAGE),
+                    answer=in_words(answer),
+                    target=shown(subject.class_names[answers.classes[number]]),
+                    label=shown(given.words[number]),
+                    right=right,
+                    confidence=float(answers.confidence[number]),
+                    classes=tuple(sorted(classes)),
+                    maps={name: result.found[name].small[number] for name in wish.methods},
+                    scores={name: _of_image(result, of_each, name, number) for name in wish.methods},
+                    near=() if result.near is None else result.near[number],
+                    among=looked_words(result.looked) if result.near else "",
+                )
             )
-        )
     return items
+
+
+def _of_image(result: Result, of_each: Any, name: str, number: int) -> str:
+    """The scores and the gap of an image by a method, in words."""
+    found = [(score, of_each[name][score][number]) for score in ("insertion", "deletion") if name in of_each]
+    told = [f"{score} {value:.2f}" for score, value in found if not np.isnan(value)]
+    relative = result.found[name].relative_gap
+    if relative is not None and not np.isnan(relative[number]):
+        told.append(gap_words(name, relative[number]))
+    return ", ".join(told)
 
 
 def _stages_csv(stages: dict[str, list[randomisation.Stage]], which: str = "random_down_to") -> str:

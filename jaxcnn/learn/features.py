@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 from flax.typing import VariableDict
 from jaxtyping import Array, Float, Num
 
@@ -15,11 +16,18 @@ from jaxcnn.learn.step_spec import StepSpec
 
 
 def features_step(
-    spec: StepSpec, layer: str, variables: VariableDict, image: Num[Array, "b h w c"], constants: Constants
+    spec: StepSpec,
+    layer: str,
+    variables: VariableDict,
+    image: Num[Array, "b h w c"],
+    constants: Constants,
+    *,
+    outputs: bool = False,
 ) -> Float[Array, "b ..."]:
     """The output of a layer for images; with an empty `layer`, the input of the layer that makes the outputs.
 
     Layers have the path of their parameters, such as "block1_conv1". Nothing is rounded by `optim.quantized`.
+    With `outputs`, those of the same pass, [b, k], and then the features, are in one row for each image.
     """
     model: Any = network(spec)
     found: list[Array] = []
@@ -37,7 +45,7 @@ def features_step(
         return output
 
     with nn.intercept_methods(look):
-        predict_step(unrounded(spec), variables, image, constants)
+        made = predict_step(unrounded(spec), variables, image, constants)
     if not found:
         raise UserError(
             f"the network {spec.model.name!r} has no layer {layer!r}"
@@ -47,4 +55,5 @@ def features_step(
     if not layer and not hasattr(found[-1], "ndim"):
         raise UserError(f"the layer {model.HEAD!r} of {spec.model.name!r} sees several maps; name another layer")
     last = found[-1]  # of layers that share a path, the outermost comes last
-    return last if layer or last.ndim == 2 else last.mean(axis=(1, 2))  # SqueezeNet computes its logits at every pixel
+    features = last if layer or last.ndim == 2 else last.mean(axis=(1, 2))  # SqueezeNet has its logits at every pixel
+    return jnp.concatenate([made, features.reshape(len(image), -1).astype(made.dtype)], axis=1) if outputs else features

@@ -53,11 +53,14 @@ def eval_step(spec: StepSpec, mesh: Mesh, batch_size: int) -> jax.stages.Traced:
 
 
 @compiled
-def predict_step(spec: StepSpec, mesh: Mesh, batch_size: int, layer: str | None = None) -> jax.stages.Traced:
+def predict_step(
+    spec: StepSpec, mesh: Mesh, batch_size: int, layer: str | None = None, outputs: bool = False
+) -> jax.stages.Traced:
     """`sharded.predict_step` for batches of `batch_size`, a multiple of the number of devices."""
     image = sharded.abstract_batch(spec, mesh, batch_size).image
     variables = sharded.abstract_state(spec, mesh).variables()
-    return sharded.predict_step(spec, mesh, layer).trace(variables, image, sharded.abstract_constants(spec, mesh))
+    step = sharded.predict_step(spec, mesh, layer, outputs=outputs)
+    return step.trace(variables, image, sharded.abstract_constants(spec, mesh))
 
 
 @compiled

@@ -135,12 +135,15 @@ def tta_sums(task: Task, kind: str, mesh: Mesh) -> jax.stages.Wrapped:
 
 
 @functools.lru_cache(maxsize=64)
-def predict_step(spec: StepSpec, mesh: Mesh, layer: str | None = None) -> jax.stages.Wrapped:
-    """Jitted `(variables, image, constants) -> outputs`, split over the mesh; or -> features of a `layer`."""
+def predict_step(spec: StepSpec, mesh: Mesh, layer: str | None = None, *, outputs: bool = False) -> jax.stages.Wrapped:
+    """Jitted `(variables, image, constants) -> outputs`, split over the mesh; or -> features of a `layer`.
+
+    `outputs`: as for `features.features_step`.
+    """
     if layer is None:
         local = functools.partial(inference.answer_step, spec)
     else:
-        local = functools.partial(features.features_step, spec, layer)
+        local = functools.partial(features.features_step, spec, layer, outputs=outputs)
 
     def predict_step(
         variables: VariableDict, image: Num[Array, "b h w c"], constants: Constants

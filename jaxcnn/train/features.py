@@ -62,6 +62,17 @@ def of_split(trained: Trained, split: Split, layer: str = "", places: Int[np.nda
     return Features(values, tuple(name_in_set(split, int(k)) for k in chosen), targets, split.class_names)
 
 
+def and_outputs(trained: Trained, split: Split, places: Int[np.ndarray, " n"]) -> tuple[Rows, Float[np.ndarray, "n k"]]:
+    """The features of some examples of a split, as from `of_split`, and their outputs, from one pass."""
+    starts = range(0, len(places), predict.BATCH)
+    rows = [
+        predict.outputs_of(trained, split.read(places[k : k + predict.BATCH]), "", outputs=True).astype(np.float32)
+        for k in starts
+    ]
+    outputs, features = np.split(np.concatenate(rows), [trained.spec.task.targets.outputs], axis=1)
+    return features, outputs
+
+
 def of_pixels(trained: Trained, pixels: Num[np.ndarray, "n h w c"], layer: str = "") -> Rows:
     """The features of images as they are stored; for `layer` and errors see `of_split`."""
     return _values(trained, len(pixels), lambda rows: pixels[rows], layer)

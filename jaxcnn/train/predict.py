@@ -298,19 +298,24 @@ def _of_shape(pixels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     return pixels
 
 
-def outputs_of(trained: Trained, images: Num[np.ndarray, "n h w c"], layer: str | None = None) -> np.ndarray:
+def outputs_of(
+    trained: Trained, images: Num[np.ndarray, "n h w c"], layer: str | None = None, *, outputs: bool = False
+) -> np.ndarray:
     """The outputs float32 [n, K] of at most `BATCH` images, or the features of a `layer` (`learn.features`).
 
-    A short batch is padded, so that one program serves all.
+    A short batch is padded, so that one program serves all. With `outputs`, both: outputs, then features, in a row.
     """
     devices = data_devices(trained.mesh)
     padded = np.zeros((-(-BATCH // devices) * devices, *images.shape[1:]), images.dtype)
     padded[: len(images)] = images
-    return outputs_of_whole(trained, padded, layer)[: len(images)]
+    return outputs_of_whole(trained, padded, layer, outputs=outputs)[: len(images)]
 
 
-def outputs_of_whole(trained: Trained, images: Num[np.ndarray, "n h w c"], layer: str | None = None) -> np.ndarray:
+def outputs_of_whole(
+    trained: Trained, images: Num[np.ndarray, "n h w c"], layer: str | None = None, *, outputs: bool = False
+) -> np.ndarray:
     """Like `outputs_of`, for a batch of any size that the devices divide, with a program for each size."""
-    step = programs.predict_step(trained.spec, trained.mesh, len(images), *(() if layer is None else (layer,)))
+    asked = () if layer is None else (layer, True) if outputs else (layer,)
+    step = programs.predict_step(trained.spec, trained.mesh, len(images), *asked)
     placed = jax.device_put(images, over_data(trained.mesh))
     return np.asarray(step(trained.variables, placed, trained.constants))
