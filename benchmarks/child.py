@@ -16,8 +16,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 LOOK_SECONDS = 0.05
 GRACE_SECONDS = 90.0  # time to save and stop after SIGTERM; more than a run of jaxcnn needs
 TIME = "the time was up"
-# Becomes the command, which gets SIGTERM when its parent ends. A `preexec_fn` would fork this process as it is, with the
-# locks that its other threads hold.
+# Becomes the command, which gets SIGTERM when its parent ends. A `preexec_fn` would run in a fork of this process, with
+# the locks that its other threads held.
 _ENDS_WITH_PARENT = (
     "import ctypes, os, signal, sys; PR_SET_PDEATHSIG = 1; "  # linux/prctl.h
     "ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM); os.execvp(sys.argv[1], sys.argv[1:])"
@@ -130,5 +130,3 @@ def _reason(interrupts: Interrupts, until: float | None, enough: Callable[[], bo
     if until is not None and time.monotonic() >= until:
         return TIME
     return "enough" if enough() else ""
-
-

@@ -52,8 +52,8 @@ DROPPED = re.compile(r"opt_state/.*/whitening/kernel")
 PLACES = {"resident": (1, []), "stream": (8, ["--config.parallel.shard_optimizer=True"])}
 # Further places of one network: each loader on as many devices as the other has above.
 OTHER_PLACES = {"resident-8": (8, PLACES["stream"][1]), "stream-1": (1, [])}
-# Muon with a kernel of `muon.LARGE` entries or more, the third of this width, and with the commit since which these have
-# other products.
+# Muon with a kernel of `muon.LARGE` entries or more: the third, at this width. The commit is the one that changed the
+# order of such products.
 LARGE_MUON, LARGE_WIDTH, LARGE_COMMIT = "cnn-muon_large-resident", 1.5, "baaa908"
 BASE = [
     "--config=configs/quickstart.py",

@@ -150,7 +150,8 @@ def differences(one: Any, other: Any, place: str = "") -> list[str]:
         keys = range(len(one))
     elif one != other:
         return [f"{place}: {str(one)[:200]} not {str(other)[:200]}"]
-    return [line for key in keys for line in differences(one[key], other[key], f"{place}, {key}" if place else str(key))]
+    places = {key: f"{place}, {key}" if place else str(key) for key in keys}
+    return [line for key, within in places.items() for line in differences(one[key], other[key], within)]
 
 
 def _sealed(checkpoint: pathlib.Path) -> tuple[dict, float | None]:

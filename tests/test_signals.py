@@ -47,7 +47,8 @@ def test_a_signal_while_training_leaves_a_checkpoint_of_that_step_and_code_75(nu
 
 def test_a_signal_during_evaluation_does_not_wait_for_its_end_and_the_evaluation_is_made_up_for(tmp_path):
     # An evaluation of four batches, held before the third of them.
-    flags = (*LONG, "--config.run.eval_every_epochs=1.0", "--config.run.eval_batch_size=50", f"--workdir={tmp_path}/run")
+    evaluation = ("--config.run.eval_every_epochs=1.0", "--config.run.eval_batch_size=50")
+    flags = (*LONG, *evaluation, f"--workdir={tmp_path}/run")
     process, gate = held.start(tmp_path, "jaxcnn.train.interrupts:Interrupts.check", *flags, call=3)
     process.send_signal(signal.SIGTERM)
     runs.wait_for(process, "SIGTERM during evaluate: saving a checkpoint and stopping")
