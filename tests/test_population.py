@@ -71,11 +71,10 @@ def test_members_are_the_same_however_their_steps_are_cut_into_calls():
             np.testing.assert_array_equal(a, b)
 
 
-STEPS_OF_TRIALS = 12
 THIN = {  # two devices, so that members can be spread
     "model": {"width": 0.25},
     "parallel": {"devices": 2},
-    "run": {"steps": STEPS_OF_TRIALS, "eval_every_epochs": 0.5},
+    "run": {"steps": 12, "eval_every_epochs": 0.5},
 }
 FOUR = spec.sweep(spec.values("optim.learning_rate", [0.05, 0.2]), seeds=2)
 
@@ -283,11 +282,11 @@ def test_the_worst_fifth_goes_on_from_one_of_the_best_fifth():
     assert population_based.exchanges(evolution, 40, dict.fromkeys(range(5), 0.5)) == [], "none is better"
 
 
-EVOLVING = THIN | {"optim": {"weight_decay": 1e-3}, "run": {"steps": 20}}
+EVOLVING = THIN | {"optim": {"weight_decay": 1e-3}, "run": {"steps": 30}}
 
 
 class StopEvolution(Stop):
-    """Stops after the exchange at step 10."""
+    """Stops between the exchanges at steps 10 and 20."""
 
     at = 15
 

@@ -252,7 +252,7 @@ def test_a_pruner_ends_hopeless_trials_early_without_a_look_at_the_test_split(pr
         run={"eval_every_epochs": 0.25},
     )  # fmt: skip
     # The first five are told to the store, with figures as a run has them; the last is a run.
-    states = studies.tell(study, 5, [min(0.9, 0.3 + number / 10) for number in range(study.definition.evaluations)])
+    states = studies.tell(study, 5, [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.9])
     states += [outcome.state for outcome in study.work()]
     assert len(states) == 6 and states[0] == "complete"
     assert states[-1] == "pruned"
