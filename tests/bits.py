@@ -54,7 +54,7 @@ PLACES = {"resident": (1, []), "stream": (8, ["--config.parallel.shard_optimizer
 OTHER_PLACES = {"resident-8": (8, PLACES["stream"][1]), "stream-1": (1, [])}
 # Muon with a kernel of `muon.LARGE` entries or more: the third, at this width. The commit is the one that changed the
 # order of such products.
-LARGE_MUON, LARGE_WIDTH, LARGE_COMMIT = "cnn-muon_large-resident", 1.5, "baaa908"
+LARGE_MUON, LARGE_WIDTH, LARGE_COMMIT = "cnn-muon_large-resident", 1.5, "b83fd12"
 BASE = [
     "--config=configs/quickstart.py",
     "--config.data.source=synthetic:32x32x3:10:320",
