@@ -1,7 +1,6 @@
 """Runs a command to its end, or until a given time or the stop of this command; its output goes to a file."""
 
 import contextlib
-import ctypes
 import dataclasses
 import os
 import pathlib
@@ -17,8 +16,13 @@ ROOT = pathlib.Path(__file__).parents[1]
 LOOK_SECONDS = 0.05
 GRACE_SECONDS = 90.0  # time to save and stop after SIGTERM; more than a run of jaxcnn needs
 TIME = "the time was up"
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+# Becomes the command, which gets SIGTERM when its parent ends. A `preexec_fn` would run in a fork of this process, with
+# the locks that its other threads held.
+_ENDS_WITH_PARENT = (
+    "import ctypes, os, signal, sys; PR_SET_PDEATHSIG = 1; "  # linux/prctl.h
+    "ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM); os.execvp(sys.argv[1], sys.argv[1:])"
+)
+_BEFORE = [sys.executable, "-S", "-E", "-c", _ENDS_WITH_PARENT] if sys.platform == "linux" else []
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,14 +80,13 @@ def run(
     stopped, limit = "", float("inf")
     with log.open("ab") as output:
         process = subprocess.Popen(
-            command,
+            [*_BEFORE, *command],
             cwd=folder,
             env=os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"} | (environment or {}),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_end_with_parent,
         )
     try:
         while True:
@@ -127,8 +130,3 @@ def _reason(interrupts: Interrupts, until: float | None, enough: Callable[[], bo
     if until is not None and time.monotonic() >= until:
         return TIME
     return "enough" if enough() else ""
-
-
-def _end_with_parent() -> None:
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -8,7 +8,7 @@ inside. Compared with `==`: the loss and accuracy of every step, the CRC-32 of e
 the loss and accuracy in `test.json`.
 
 Goldens depend on the kind of CPU and the version of jax, so they are not in the repository: they are made once on this
-machine, from `COMMIT`, and kept in `$JAXCNN_BITS` (default `~/.cache/jaxcnn-bits`).
+machine, from `COMMIT` (one from a later commit), and kept in `$JAXCNN_BITS` (default `~/.cache/jaxcnn-bits`).
 """
 
 import concurrent.futures
@@ -50,6 +50,11 @@ VARIANTS = {
 DROPPED = re.compile(r"opt_state/.*/whitening/kernel")
 # Devices and flags by loader: one device that holds the images, or eight devices to which batches are sent.
 PLACES = {"resident": (1, []), "stream": (8, ["--config.parallel.shard_optimizer=True"])}
+# Further places of one network: each loader on as many devices as the other has above.
+OTHER_PLACES = {"resident-8": (8, PLACES["stream"][1]), "stream-1": (1, [])}
+# Muon with a kernel of `muon.LARGE` entries or more: the third, at this width. The commit is the one that changed the
+# order of such products.
+LARGE_MUON, LARGE_WIDTH, LARGE_COMMIT = "cnn-muon_large-resident", 1.5, "b83fd12"
 BASE = [
     "--config=configs/quickstart.py",
     "--config.data.source=synthetic:32x32x3:10:320",
@@ -75,7 +80,19 @@ def cases() -> dict[str, tuple[int, list[str]]]:
             of_network = [*flags, f"--config.model.name={network}", f"--config.model.width={width}"]
             for variant in VARIANTS if network == "cnn" else ["plain"]:
                 found[f"{network}-{variant}-{place}"] = devices, [*of_network, *VARIANTS[variant]]
+    cnn = [*BASE, "--config.model.name=cnn"]
+    for place, (devices, flags) in OTHER_PLACES.items():
+        flags = [*cnn, *flags, f"--config.data.loader={place.partition('-')[0]}"]
+        width = f"--config.model.width={NETWORKS['cnn']}"
+        found[f"cnn-ema-{place}"] = devices, [*flags, width, *VARIANTS["ema"]]
+    flags = [*cnn, "--config.data.loader=resident", f"--config.model.width={LARGE_WIDTH}", *VARIANTS["muon"]]
+    found[LARGE_MUON] = 1, flags
     return found
+
+
+def commit_of(name: str) -> str:
+    """The commit that makes the goldens of a case."""
+    return LARGE_COMMIT if name == LARGE_MUON else COMMIT
 
 
 def bits(code: pathlib.Path, devices: int, flags: list[str]) -> dict:
@@ -127,12 +144,12 @@ def goldens(names: list[str]) -> dict[str, dict]:
     path = goldens_file()
     kept = json.loads(path.read_text()) if path.exists() else {}
     missing = [name for name in names if name not in kept]
-    if missing:
-        print(f"goldens of {COMMIT}, kept in {path}:")
+    for commit in sorted({commit_of(name) for name in missing}):
+        print(f"goldens of {commit}, kept in {path}:")
         with tempfile.TemporaryDirectory() as folder:
-            archive = subprocess.run(["git", "archive", COMMIT], cwd=ROOT, capture_output=True, check=True).stdout
+            archive = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=True).stdout
             subprocess.run(["tar", "--extract", f"--directory={folder}"], input=archive, check=True)
-            kept |= all_bits(pathlib.Path(folder), missing)
+            kept |= all_bits(pathlib.Path(folder), [name for name in missing if commit_of(name) == commit])
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(kept))
     return {name: kept[name] for name in names}

@@ -3,9 +3,10 @@
     python -m tests.durations durations.xml    write tests/durations.json from a report of pytest, and show the slowest
 
 The figures are of a first run on two cores, with nothing compiled yet; of tests added since, of a repeated run; of
-tests made cheaper since, seconds of the processors of a first run. Tests below `LISTED` seconds are not listed. The
-report also has the seconds that each test took of the processors, which are
-shown: other work on the machine makes those of the clock longer, and hardly these.
+tests made cheaper since, seconds of the processors of a first run. Tests below `LISTED` seconds are not listed. A
+module without any other is listed itself, by its name: what is of a module that is not in the file was never measured,
+and counts as slow. The report also has the seconds that each test took of the processors, which are shown: other work
+on the machine makes those of the clock longer, and hardly these.
 """
 
 import collections
@@ -31,10 +32,30 @@ def read_report(path: pathlib.Path) -> dict[str, tuple[float, float]]:
     return found
 
 
+def module_of(name: str) -> str:
+    """The file of a test, by pytest's name of it."""
+    return name.partition("::")[0]
+
+
+def listed(report: dict[str, tuple[float, float]]) -> dict[str, float]:
+    """What is written of a report: seconds of its longer tests, and 0.0 of each module that has none."""
+    found = {name: round(took, 1) for name, (took, _) in report.items() if took >= LISTED}
+    found |= dict.fromkeys({module_of(name) for name in report} - {module_of(name) for name in found}, 0.0)
+    return dict(sorted(found.items()))
+
+
 def slow_of(items: list[pytest.Item]) -> list[pytest.Item]:
-    """The slow tests: those known to be, and those that share a fixture with one, which would pay for it instead."""
+    """The slow tests: those known to be, and those that share a fixture with one, which would pay for it instead.
+
+    And those of modules that were never measured.
+    """
     known = json.loads(FILE.read_text()) if FILE.exists() else {}
-    slow = [item for item in items if known.get(item.nodeid, 0.0) >= QUICK]
+    measured = {module_of(name) for name in known}
+    slow = [
+        item
+        for item in items
+        if known.get(item.nodeid, 0.0) >= QUICK or (measured and module_of(item.nodeid) not in measured)
+    ]
     dear = {name for item in slow for name in shared_fixtures(item)}
     return [item for item in items if item in slow or dear & set(shared_fixtures(item))]
 
@@ -44,25 +65,24 @@ def longest_first(items: list[pytest.Item]) -> list[pytest.Item]:
     known = json.loads(FILE.read_text()) if FILE.exists() else {}
     modules = collections.Counter[str]()
     for name, took in known.items():
-        modules[name.partition("::")[0]] += took
-    return sorted(items, key=lambda item: -modules[item.nodeid.partition("::")[0]])
+        modules[module_of(name)] += took
+    return sorted(items, key=lambda item: -modules[module_of(item.nodeid)])
 
 
 def shared_fixtures(item: pytest.Item) -> list[tuple[str, str]]:
     """The fixtures of a test's module that are made once for it."""
     found = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
-    module = item.nodeid.partition("::")[0]
+    module = module_of(item.nodeid)
     return [(module, name) for name, each in found.items() if (each[-1].scope, each[-1].baseid) == ("module", module)]
 
 
 def main() -> None:
     """Write the file; show where the time goes."""
     report = read_report(pathlib.Path(sys.argv[1]))
-    listed = {name: round(took, 1) for name, (took, _) in sorted(report.items()) if took >= LISTED}
-    FILE.write_text(json.dumps(listed, indent=0) + "\n")
+    FILE.write_text(json.dumps(listed(report), indent=0) + "\n")
     modules = collections.Counter[str]()
     for name, (_, processor) in report.items():
-        modules[name.partition("::")[0]] += processor
+        modules[module_of(name)] += processor
     whole, processors = (sum(each) for each in zip(*report.values(), strict=True))
     print(f"{len(report)} tests, {whole:.0f} s in all workers together, {processors:.0f} s of processors; by module:")
     for name, processor in modules.most_common(25):

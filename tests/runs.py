@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 from tests import warm_start
 
@@ -43,6 +44,23 @@ def own_caches(folder: pathlib.Path, **environment: str) -> dict[str, str]:
     """Environment variables for a process with all its caches in a folder, also JAX's compiled programs."""
     variables = {name: value for name, value in os.environ.items() if name not in OF_THE_CACHE}
     return variables | {"JAXCNN_CACHE": str(folder)} | environment
+
+
+def python(*arguments: str, env: dict[str, str], seconds: float = 240) -> tuple[int, str, str]:
+    """Exit code, output and errors of Python with these arguments and this whole environment; forked as in `start`."""
+    variables = env | {"PYTHONUNBUFFERED": "1"}
+    forked = warm_start.can_start(variables)
+    if forked:
+        variables |= {"JAXCNN_HUGE_PAGES": "off"}
+    process = (warm_start.Popen if forked else subprocess.Popen)(
+        [sys.executable, *arguments], cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        output, errors = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return process.returncode, output, errors
 
 
 def run(*flags: str, seconds: float = 240, **options) -> tuple[int, str]:
@@ -120,6 +138,20 @@ def kept(workdir: pathlib.Path) -> dict:
     there = sorted((workdir / "checkpoints").iterdir(), key=lambda p: (len(p.name), p.name))
     checkpoints = {path.name: None if path.name.startswith("damaged-") else _sealed(path) for path in there}
     return {"checkpoints": checkpoints, "records": records(workdir), **told}
+
+
+def differences(one: Any, other: Any, place: str = "") -> list[str]:
+    """Where two trees of `kept` differ, and by what: `checkpoint 14, 0, params/conv1/kernel, crc32: 17 not 23`."""
+    keys: Any = ()
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = sorted(one.keys() | other.keys(), key=str)
+        one, other = ({key: tree.get(key, "nothing") for key in keys} for tree in (one, other))
+    elif isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
+        keys = range(len(one))
+    elif one != other:
+        return [f"{place}: {str(one)[:200]} not {str(other)[:200]}"]
+    places = {key: f"{place}, {key}" if place else str(key) for key in keys}
+    return [line for key, within in places.items() for line in differences(one[key], other[key], within)]
 
 
 def _sealed(checkpoint: pathlib.Path) -> tuple[dict, float | None]:

@@ -1,13 +1,10 @@
 """The doctor finds what is wrong, and says what to do about it."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 
 from jaxcnn.doctor.checks import CLOCKS_SECONDS, Check, bad_pairs, clocks, compared, count
 from jaxcnn.machine.heartbeat import Cluster, Heartbeat
+from tests import runs
 
 GOOD = {"jax": "0.10.2", "jaxlib": "0.10.2", "numpy": "2.3.1", "tensorflow-cpu": "2.20.0", "tensorflow": ""}
 
@@ -57,28 +54,27 @@ def test_a_host_whose_clock_is_far_off_is_warned_of(skew, status):
     assert ("NTP" in check.advice) == (status == "warn")
 
 
-def doctor(root, *flags: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "jaxcnn.doctor", "--config=configs/alexnet_cifar10.py:smoke", *flags]
-    variables = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "COLUMNS": "200"}
-    return subprocess.run(command, cwd=root, env=variables, capture_output=True, text=True, timeout=120)
+def doctor(*flags: str) -> tuple[int, str]:
+    config = "--config=configs/alexnet_cifar10.py:smoke"
+    return runs.run(config, *flags, module="jaxcnn.doctor", devices=2, COLUMNS="200")
 
 
-def test_a_machine_that_is_ready_gives_code_0_and_a_row_for_each_thing(root, tmp_path):
-    done = doctor(root, f"--workdir={tmp_path}")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "0 failures" in done.stdout
+def test_a_machine_that_is_ready_gives_code_0_and_a_row_for_each_thing(tmp_path):
+    code, output = doctor(f"--workdir={tmp_path}")
+    assert code == 0, output
+    assert "0 failures" in output
     for row in ("versions", "devices", "TensorFlow", "data", "workdir", "compile cache", "hosts", "exchange"):
-        assert row in done.stdout
-    assert "throughput" in done.stdout
+        assert row in output
+    assert "throughput" in output
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_fails_gives_code_2_and_says_what_to_do(root, tmp_path):
+def test_what_fails_gives_code_2_and_says_what_to_do(tmp_path):
     (tmp_path / "file").touch()
     flags = [f"--workdir={tmp_path}/file/runs", f"--config.data.source=npz:{tmp_path}/absent.npz"]
-    done = doctor(root, *flags)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "2 failures" in done.stdout and "choose" in done.stdout and "Traceback" not in done.stdout
+    code, output = doctor(*flags)
+    assert code == 2, output
+    assert "2 failures" in output and "choose" in output and "Traceback" not in output
 
 
 def test_one_check_is_counted_in_the_singular():

@@ -364,11 +364,8 @@ def test_the_form_of_the_state_comes_from_the_kept_program_without_tracing(devic
 def start(folder, cache) -> tuple[list[dict], set[str]]:
     """A run of the command: the metrics of its steps, and the names of the programs kept after it."""
     environment = runs.own_caches(cache, JAX_NUM_CPU_DEVICES="2", **runs.UNOPTIMISED)
-    done = subprocess.run(
-        [sys.executable, "-m", "jaxcnn.main", *FLAGS, f"--workdir={folder}"],
-        cwd=runs.ROOT, env=environment, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    code, _, told = runs.python("-m", "jaxcnn.main", *FLAGS, f"--workdir={folder}", env=environment)
+    assert code == 0, told
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     kept = (cache / "compiled" / "executables").glob("*")
     return lines, {path.name for path in kept if path.suffix != ".json"}

@@ -163,8 +163,8 @@ def test_parameter_names_are_readable_paths():
 def test_other_image_sizes_are_taken(fields, shape):
     module = models.build(config.Model(**fields), config.Norm(), 7)
     images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
-    variables = jax.eval_shape(module.init, jax.random.key(0), images)
-    assert jax.eval_shape(module.apply, variables, images).shape == (2, 7)
+    outputs, _ = jax.eval_shape(module.init_with_output, jax.random.key(0), images)
+    assert outputs.shape == (2, 7)
 
 
 def test_airbench_has_no_scales_and_its_only_bias_outside_batchnorm_is_that_of_whitening():

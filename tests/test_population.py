@@ -1,5 +1,7 @@
 """Populations: members that are trained in one program are the same runs as alone."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -69,7 +71,11 @@ def test_members_are_the_same_however_their_steps_are_cut_into_calls():
             np.testing.assert_array_equal(a, b)
 
 
-THIN = {"model": {"width": 0.25}, "parallel": {"devices": 2}}  # two, so that members can be spread
+THIN = {  # two devices, so that members can be spread
+    "model": {"width": 0.25},
+    "parallel": {"devices": 2},
+    "run": {"steps": 12, "eval_every_epochs": 0.5},
+}
 FOUR = spec.sweep(spec.values("optim.learning_rate", [0.05, 0.2]), seeds=2)
 
 
@@ -94,8 +100,6 @@ def compare(one, other, exactly):
         for name, value in a.items():
             if exactly or isinstance(value, str):
                 assert b[name] == value, (name, a["step"])
-            elif a["step"] > 20 and name not in ("epoch", "learning_rate"):
-                continue  # training amplifies rounding: at rate 0.2 from 1e-7 of the gradient's norm at step 15 to 0.15
             else:  # an accuracy may move by an example or two of 200, where logits are nearly equal
                 np.testing.assert_allclose(b[name], value, rtol=100 * TOLERANCE, atol=0.011, err_msg=name)
 
@@ -157,7 +161,7 @@ def test_the_fastest_way_is_chosen_by_a_measurement_that_is_told_and_made_once(t
     monkeypatch.setattr(population_ways, "_seconds_of_step", lambda *_: seconds.pop(0))
     said, shared = [], Shared()
     study = studies.make(tmp_path, FOUR, **THIN)
-    shared.compile_seconds[study.plan.groups[0].spec] = 0.5
+    shared.compile_seconds[study.plan.groups[0].spec] = 0.2
     work(study, size=2, said=said, shared=shared)
     assert said == 2 * [
         "population of 2 x cnn, measured, one step of all: one after the other 25.0 ms, vmap on one device 10.0 ms, "
@@ -183,30 +187,30 @@ def test_no_program_is_compiled_for_fewer_steps_than_it_could_earn_its_compilati
     monkeypatch.setattr(population_ways, "StackedStepper", None)  # which would be an error if it were called
     said, shared = [], Shared()
     study = studies.make(tmp_path, FOUR, **THIN)
-    shared.compile_seconds[study.plan.groups[0].spec] = 1.1
+    shared.compile_seconds[study.plan.groups[0].spec] = 0.4
     work(study, said=said, shared=shared)
     assert said == [
-        "population of 4 x cnn, measured: 40 steps of all one after the other take 1.0 s, less than the 1.1 s that the "
+        "population of 4 x cnn, measured: 12 steps of all one after the other take 0.3 s, less than the 0.4 s that the "
         "programs of a run took to compile; chosen: in_turn"
     ]
 
 
 def test_a_member_that_diverges_or_is_pruned_ends_alone(tmp_path):
-    # The pruner wants five complete trials before it judges, so it judges the population.
+    # The pruner wants five complete trials before it judges: those are told to the store, and it judges the population.
     rates = [0.01, 0.012, 0.014, 0.016, 0.018, 0.05, 1e30, 1e-6, 0.2]
     sweep = spec.sweep(spec.values("optim.learning_rate", rates))
-    study = studies.make(tmp_path, sweep, pruner="median", **THIN)
-    study.work(most=5)
+    study = studies.make(tmp_path, sweep, pruner="median", **THIN | {"run": {"steps": 40}})
+    assert studies.tell(study, 5, [0.2, 0.3, 0.3]) == ["complete"] * 5
     outcomes = work(study, "vmap")
     assert [outcomes[number].state for number in (5, 6, 7, 8)] == ["complete", "diverged", "pruned", "complete"]
-    assert "is not finite" in study.trials()[6]["reason"]
+    assert "is not finite" in json.loads((files.trial_folder(tmp_path, 6) / files.TRIAL).read_text())["reason"]
     assert not (files.trial_folder(tmp_path, 7) / "summary.json").exists()
 
 
 class Stop(population_run.Group):
     """A group to which a signal comes after so many steps."""
 
-    at = 25
+    at = 8
 
     def _train(self, steps):
         for session in self._live.values():
@@ -224,7 +228,7 @@ def test_a_population_that_is_stopped_goes_on_where_it_stopped(stacked, tmp_path
         with pytest.raises(Interrupted, match="stopped with a checkpoint of each of 4 trials"):
             work(study, "vmap")
     assert [row["state"] for row in study.trials()] == ["waiting"] * 4
-    assert [files.newest_checkpoint(files.trial_folder(study.folder, number)) for number in range(4)] == [25] * 4
+    assert [files.newest_checkpoint(files.trial_folder(study.folder, number)) for number in range(4)] == [8] * 4
     with monkeypatch.context() as patched:  # by the way of before, as another would round otherwise
         patched.setattr(population_ways, "_measure", lambda *_: pytest.fail("measured anew"))
         work(study, "auto")
@@ -278,7 +282,13 @@ def test_the_worst_fifth_goes_on_from_one_of_the_best_fifth():
     assert population_based.exchanges(evolution, 40, dict.fromkeys(range(5), 0.5)) == [], "none is better"
 
 
-EVOLVING = THIN | {"optim": {"weight_decay": 1e-3}}
+EVOLVING = THIN | {"optim": {"weight_decay": 1e-3}, "run": {"steps": 30}}
+
+
+class StopEvolution(Stop):
+    """Stops between the exchanges at steps 10 and 20."""
+
+    at = 15
 
 
 @pytest.fixture(scope="module")
@@ -318,7 +328,7 @@ def test_an_evolution_that_is_stopped_and_goes_on_is_the_one_that_was_not(evolve
     whole, sweep = evolved
     study = studies.make(tmp_path, sweep, **EVOLVING)
     with monkeypatch.context() as patched:
-        patched.setattr(population_run, "Group", Stop)
+        patched.setattr(population_run, "Group", StopEvolution)
         with pytest.raises(Interrupted):
             work(study, "vmap", pbt=0.5)
     work(study, "vmap", pbt=0.5)

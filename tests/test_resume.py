@@ -26,8 +26,8 @@ FLAGS = (
 AGAIN = (*FLAGS, "--config.checkpoint.keep_every_steps=7")
 
 
-def ends_as(workdir: pathlib.Path, other: pathlib.Path) -> bool:
-    """Whether two runs keep the same, checkpoints aside that only one was to keep, or that were found damaged."""
+def differences(workdir: pathlib.Path, other: pathlib.Path) -> list[str]:
+    """What two runs keep that differs, checkpoints aside that only one was to keep, or that were found damaged."""
     here, there = runs.kept(workdir), runs.kept(other)
     for kept in (here, there):
         del kept["config.json"], kept["summary.json"]["loader"]
@@ -35,7 +35,11 @@ def ends_as(workdir: pathlib.Path, other: pathlib.Path) -> bool:
     mine, its = (kept.pop("checkpoints") for kept in (here, there))
     sound = {name for name in mine if name.isdigit()}
     wanted = {best, *sorted(its, key=int)[-2:]}
-    return here == there and wanted <= sound and all(mine[name] == its[name] for name in sound)
+    found = [f"checkpoint {name} is missing" for name in sorted(wanted - sound)]
+    found += runs.differences(here, there)
+    for name in sorted(sound, key=int):
+        found += runs.differences(mine[name], its.get(name), f"checkpoint {name}")
+    return found
 
 
 def kill_at(workdir: pathlib.Path, flags: tuple[str, ...], step: int, delay: float) -> bool:
@@ -81,7 +85,7 @@ def test_a_run_killed_at_any_step_and_resumed_ends_with_the_bits_of_the_undistur
     assert code == 0, output
     assert "resumed from the checkpoint of step" in output
     assert f"loader {'stream' if way == 'stream' else 'resident'}" in output
-    assert ends_as(tmp_path, finished)
+    assert differences(tmp_path, finished) == []
     assert len(list((tmp_path / "checkpoints").iterdir())) <= 3, "the last two and the best"
 
 
@@ -132,7 +136,7 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_newest_sound_one(damage, unfi
     assert "Traceback" not in output
     assert "resumed from the checkpoint of step 56" in output
     assert (unfinished / "checkpoints" / "damaged-63").is_dir()
-    assert ends_as(unfinished, finished)
+    assert differences(unfinished, finished) == []
 
 
 def test_without_a_sound_checkpoint_the_run_stops_and_says_so(unfinished):
@@ -216,7 +220,7 @@ def test_a_kill_while_a_checkpoint_is_replaced_loses_nothing(unfinished, finishe
     code, output = runs.run(*AGAIN, f"--workdir={unfinished}")
     assert code == 0, output
     assert "resumed from the checkpoint of step 63" in output
-    assert ends_as(unfinished, finished)
+    assert differences(unfinished, finished) == []
 
 
 def test_the_best_of_equals_is_the_first_and_is_kept_for_the_test(tmp_path):

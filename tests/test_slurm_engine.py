@@ -5,6 +5,7 @@ Jobs that run and are preempted are in `tests/services`, by submitit's local exe
 """
 
 import os
+import signal
 import stat
 import time
 
@@ -112,3 +113,10 @@ def test_a_worker_that_fails_fails_its_job(tmp_path, monkeypatch):
     monkeypatch.setattr(slurm, "worker_command", lambda *_: ["false"])
     with pytest.raises(RuntimeError, match="exit code 1"):
         slurm.Worker(tmp_path, "sqlite:///study.db")()
+
+
+def test_the_notice_to_a_job_does_not_end_its_worker(tmp_path, monkeypatch):
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    monkeypatch.setattr(slurm, "worker_command", lambda *_: ["sh", "-c", "kill -USR2 $$; exit 0"])
+    assert slurm.Worker(tmp_path, "sqlite:///study.db")() == 0
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before, "this process is still told"

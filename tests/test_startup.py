@@ -52,13 +52,10 @@ def _unoptimised(monkeypatch):
 
 def count(folder, loader: str, cache) -> tuple[dict[str, int], str]:
     """The counts of a run in a process of its own, and what it wrote to standard error."""
-    done = subprocess.run(
-        [sys.executable, "-c", COUNTING, str(folder), loader],
-        cwd=runs.ROOT, env=runs.own_caches(cache, JAX_NUM_CPU_DEVICES="2"),
-        capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1]), done.stderr
+    environment = runs.own_caches(cache, JAX_NUM_CPU_DEVICES="2")
+    code, output, told = runs.python("-c", COUNTING, str(folder), loader, env=environment)
+    assert code == 0, told
+    return json.loads(output.splitlines()[-1]), told
 
 
 @pytest.mark.parametrize("loader", ["resident", "stream"])

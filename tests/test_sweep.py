@@ -66,7 +66,7 @@ def test_eight_trials_of_other_rates_decays_and_seeds_compile_once_and_read_thei
     monkeypatch.setattr(hooks, "image_statistics", lambda split: summed.append(split.name) or real_statistics(split))
     # Programs that no other test makes or keeps; the initial state is drawn by a program that others may have left.
     monkeypatch.setattr(studies.small, "programs_kept", contextlib.nullcontext)
-    study = studies.make(tmp_path, EIGHT, **THIN, norm={"epsilon": 1.25e-5}, run={"eval_batch_size": 77})
+    study = studies.make(tmp_path, EIGHT, **THIN, norm={"epsilon": 1.25e-5}, run={"eval_batch_size": 77, "steps": 8})
     opened.clear()
     assert [outcome.state for outcome in study.work()] == ["complete"] * 8
     # One for each split, as their sizes differ.
@@ -251,8 +251,10 @@ def test_a_pruner_ends_hopeless_trials_early_without_a_look_at_the_test_split(pr
         tmp_path, spec.sweep(spec.values("optim.learning_rate", rates)), pruner=pruner, **THIN,
         run={"eval_every_epochs": 0.25},
     )  # fmt: skip
-    states = [outcome.state for outcome in study.work()]
-    assert states[0] == "complete"
+    # The first five are told to the store, with figures as a run has them; the last is a run.
+    states = studies.tell(study, 5, [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.9])
+    states += [outcome.state for outcome in study.work()]
+    assert len(states) == 6 and states[0] == "complete"
     assert states[-1] == "pruned"
     if pruner == "median":
         assert states == ["complete"] * 5 + ["pruned"]

@@ -56,11 +56,15 @@ class Worker:
 
     def _run(self) -> int:
         timeout = None if self.until is None else self.until - time.time()
-        self._process = subprocess.Popen(
-            worker_command(self.folder, timeout),
-            env=os.environ | {STORAGE_VARIABLE: self.storage},
-            preexec_fn=_without_notice,
-        )
+        # Slurm's notice goes to all processes of a job. This process handles it, and the worker must not die of it, so
+        # it is blocked there: a child has the mask of its parent. One that comes meanwhile is handled after the start.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+        try:
+            self._process = subprocess.Popen(
+                worker_command(self.folder, timeout), env=os.environ | {STORAGE_VARIABLE: self.storage}
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         # Not `wait`: its lock would block the waiting in `checkpoint`, which runs in a signal handler of this thread.
         while (code := self._process.poll()) is None:
             time.sleep(0.5)
@@ -75,11 +79,6 @@ class Worker:
                 os.kill(self._process.pid, signal.SIGTERM)
                 os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
         return submitit.helpers.DelayedSubmission(Worker(self.folder, self.storage, self.until))
-
-
-def _without_notice() -> None:
-    """Ignore Slurm's notice to all processes of a job: the parent handles it, and this process must not die of it."""
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
 def run(job: Job) -> None:
