@@ -213,19 +213,22 @@ class Run(Deployed):
         if split not in SPLITS:
             raise UserError(f"split must be train, val, test or a pair (images, labels), not {split!r}")
         with python_words():
-            network, path = self._at(data)
+            network, path, _kept = self._at(data)
             figures = Figures(assess.assess(network, self.workdir, split, path, batch_size))
         drawn = assess.file_of(self.workdir, figures).with_suffix(".png")
         if drawn.exists():
             figures.picture = Picture(drawn)
         return figures
 
-    def _at(self, data: Any) -> tuple[Trained, str]:
-        """The network of the run with its data where it is now, as for `evaluate`, and a path for `assess.assess`."""
+    def _at(self, data: Any) -> tuple[Trained, str, memory.Arrays | None]:
+        """The network of the run with its data where it is now, as for `evaluate`, and a path for `assess.assess`.
+
+        Also the arrays, if the data is in some: they are known as long as the caller keeps them.
+        """
         if isinstance(data, str | os.PathLike):
-            return self.network.trained, os.fspath(data)
+            return self.network.trained, os.fspath(data), None
         arrays = self._arrays if data is None else memory.give(data)
-        return _reading(self.network.trained, arrays), ""
+        return _reading(self.network.trained, arrays), "", arrays
 
     def _evaluate_given(self, pair: Any, batch_size: int) -> Figures:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
