@@ -77,6 +77,6 @@ class Ensemble:
             raise UserError(f"split must be train, val or test, not {split!r}")
         with python_words():
             ensembles.check_split(self._whole, split)
-            network, path = first._at(data)
+            network, path, _kept = first._at(data)
             found, _ = assess.open_split(network, first.workdir, split, path)
             return Figures(self._whole.evaluate(found, batch_size))

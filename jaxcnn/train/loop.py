@@ -14,7 +14,7 @@ from jaxcnn.learn import sharded
 from jaxcnn.machine import extras
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.machine.heartbeat import Cluster, Standing
-from jaxcnn.tasks import kept
+from jaxcnn.tasks import by_name, kept
 from jaxcnn.train import assess, curves, final_figures, measured, mistakes, origin, plateau, summary, told, workdir
 from jaxcnn.train.damage import DamagedError
 from jaxcnn.train.drive import Driver
@@ -84,6 +84,7 @@ def opened(
     interrupts.where = hooks.where or interrupts.goes_on(folder)
     interrupts.leaving, interrupts.cluster = hooks.leaving, cluster
     interrupts.enter("start")
+    by_name.headline(config.task)  # refuses a figure that cannot decide before any work
     with contextlib.ExitStack() as held:
         if cluster.first:
             held.enter_context(workdir.claim(folder, None if cluster.alone else config.hosts.join_seconds))
@@ -195,7 +196,7 @@ def _train_steps(session: Session) -> None:
 def ended(session: Session, due: Due) -> bool:
     """Whether a run has made its last step, or has been validated `run.patience` times without a new best."""
     patience, progress = session.config.run.patience, session.progress
-    stale = patience > 0 and due.since(progress.best_step, progress.evaluated) >= patience
+    stale = patience > 0 and due.since(progress.advanced_step, progress.evaluated) >= patience
     return stale or session.step >= session.spec.total_steps
 
 
@@ -239,15 +240,16 @@ def _evaluate(session: Session) -> bool:
         values |= measured.recorded(session, collector.figures(split.class_names, {}))
     progress = session.progress
     progress.eval_seconds += time.monotonic() - began
-    progress.evaluated = session.step
     epoch = round(session.step / session.spec.steps_per_epoch, 6)
     session.logbook.record("val", session.step, {"epoch": epoch, **values, "train_seconds": progress.train_seconds})
     headline = evaluation.headline
-    decisive = values[summary.headline(session.config, headline)]
-    progress.score = headline.score(decisive)
-    better = progress.best_score is None or progress.score > progress.best_score
-    if better:
-        progress.best_score, progress.best_step = progress.score, session.step
+    decisive = values.get(summary.headline(session.config, headline))
+    if decisive is None:
+        raise UserError(
+            f"config.task.monitor={headline.name!r}: the validation split has no such figure, so it cannot decide; it "
+            f"has {', '.join(name for name in values if name != 'examples')}"
+        )
+    better = progress.validated(session.step, headline.score(decisive), session.config.run.min_delta)
     session.evaluation = Evaluation(session.step, session.spec.total_steps, epoch, values, better)
     told.evaluation(session, values, better=better)
     return better
