@@ -7,8 +7,8 @@
     run.evaluate("test"); run.predict(images)                           # arrays, paths, PIL images, iterators
     run = jaxcnn.load("runs/photos"); logits = run.network(images)
 
-`docs/python.md` has every call. Nothing heavy is imported before the first call. `jaxcnn.config` and `jaxcnn.train` are
-also the packages of these names.
+`docs/python.md` has every call. Nothing heavy is imported before the first call. `jaxcnn.config`, `jaxcnn.doctor` and
+`jaxcnn.train` are also the packages of these names.
 """
 
 import importlib
@@ -25,8 +25,11 @@ if TYPE_CHECKING:
     from jaxcnn.api.model_table import summary as summary
     from jaxcnn.api.network import Network as Network
     from jaxcnn.api.rates import find_rate as find_rate
+    from jaxcnn.api.reports import doctor as doctor
+    from jaxcnn.api.reports import report as report
     from jaxcnn.api.run import Run as Run
     from jaxcnn.api.run import load as load
+    from jaxcnn.api.sweeps import sweep as sweep
     from jaxcnn.api.training import train as train
     from jaxcnn.config.errors import ConfigError as ConfigError
     from jaxcnn.config.errors import UserError as UserError
@@ -48,9 +51,11 @@ _PLACES = {
     "ensemble": "jaxcnn.api.ensemble",
     "find_rate": "jaxcnn.api.rates",
     "load": "jaxcnn.api.run",
+    "report": "jaxcnn.api.reports",
     "summary": "jaxcnn.api.model_table",
+    "sweep": "jaxcnn.api.sweeps",
 }
-_CALLABLE = {"config": "jaxcnn.api.configs", "train": "jaxcnn.api.training"}
+_CALLABLE = {"config": "jaxcnn.api.configs", "doctor": "jaxcnn.api.reports", "train": "jaxcnn.api.training"}
 
 __all__ = [*_PLACES, *_CALLABLE]
 

@@ -15,12 +15,9 @@ from jaxcnn import at_start  # noqa: F401 (imported first: from now on, a signal
 
 # isort: split
 
-import importlib
-import os
 import pathlib
 import sys
 import time
-from typing import Any
 
 from absl import flags
 
@@ -121,11 +118,11 @@ def _refuse_without_effect() -> None:
 def _work(folder: pathlib.Path) -> int:
     """Run a worker; return the exit code."""
     from jaxcnn.study import folder as files
-    from jaxcnn.study import start, store, worker
+    from jaxcnn.study import start, store, whole, worker
 
     worker.ignore_preemption_notice()
     definition = files.read_definition(folder)
-    url = _storage(folder)
+    url = whole.storage_url(folder, STORAGE.value or "")
     start.check_storage(folder, definition, url)
     storage = store.open_storage(url, definition.heartbeat)
     worker.work(
@@ -145,117 +142,40 @@ def _sweep(folder: pathlib.Path) -> int:
     """Run the sweep: plan, study, engine, outcome; return the exit code."""
     from rich.console import Console
 
-    from jaxcnn.study import folder as files
-    from jaxcnn.study import outcome, start, store, table
-    from jaxcnn.study.engines import Job
-    from jaxcnn.tasks import by_name
-    from jaxcnn.train.hooks import Shared
-
-    console, shared = Console(highlight=False, markup=False, emoji=False, soft_wrap=True), Shared()
-    sweep, plan, definition = _define(folder, shared)
-    population = _population(plan, shared)
-    if not DRY_RUN.value:
-        folder.mkdir(parents=True, exist_ok=True)
-        if ENGINE.value == "inline":
-            files.work_alone(folder)
-    environment, estimate = _show_plan(folder, plan, definition.name, shared, console)
-    if DRY_RUN.value:
-        return 0
-    with files.held(folder / files.BEGIN):  # two commands at once would both create the store's tables
-        storage = store.open_storage(_storage(folder), definition.heartbeat)
-    definition, queue = start.begin(
-        folder, definition, storage, plan, sweep, _command(), config_file=_config_file(), environment=environment
-    )
-    if RETRY.value:
-        again = queue.retry({"failed", "diverged"} if RETRY.value == "failed" else {RETRY.value})
-        console.print(f"jaxcnn: {again} trial{' is' if again == 1 else 's are'} tried again")
-    board = table.Board(folder, definition.trials, plan.planned, by_name.headline(definition.base.task))
-    with table.Display(board, estimate, console) as display:
-        job = Job(
-            folder=folder,
-            definition=definition,
-            storage=storage,
-            url=_storage(folder),
-            command=_command(),
-            until=_until(),
-            workers=WORKERS.value,
-            options=_options(),
-            display=display,
-            shared=shared,
-            interrupts=command.interrupts(),
-            population=population,
-        )
-        importlib.import_module(f"jaxcnn.study.engines.{ENGINE.value}").run(job)
-    outcome.show(list(outcome.summarize(folder, definition, board, queue.study)), console)
-    return outcome.exit_code(board)
-
-
-def _define(folder: pathlib.Path, shared: Any) -> tuple[Any, Any, Any]:
-    """The sweep of the config file, its plan, and the definition of its study, checked against that in the folder."""
-    from jaxcnn.study import folder as files
-    from jaxcnn.study import plan, spec, start, store
+    from jaxcnn.study import outcome, start, whole
 
     base = command.read_config(CONFIG)
     file, _, variant = _config_file().partition(":")
     sweep = start.load_sweep(file, variant)
-    spec.check(sweep, base)
     start.refuse_overridden(sweep, sys.argv[1:])
-    store.check_sampler(plan.choose_sampler(sweep, SAMPLER.value or ""))
-    made = plan.make(sweep, base, SAMPLER.value or "", TRIALS.value, shared)
-    name, storage = command.config_name(flags.FLAGS), start.storage_name(folder, _storage(folder))
-    definition = start.define(name, sweep, base, made, storage, PRUNER.value, HEARTBEAT.value)
-    if (folder / files.SWEEP).exists():
-        definition = start.go_on(folder, definition)
-    return sweep, made, definition
-
-
-def _population(plan: Any, shared: Any) -> Any:
-    """The settings by which trials are trained together, checked against the plan; None if each is trained alone."""
-    from jaxcnn.study import together
-
-    if POPULATION.value == 1:
-        if PBT.value:
-            raise UserError("--pbt_every_epochs needs --population=<number of trials that exchange their weights>")
-        if POPULATION_WAY.value != "auto":
-            raise UserError("--population_way needs --population=<number of trials that are trained together>")
-        return None
-    if ENGINE.value != "inline":
-        raise UserError(
-            f"--population is for --engine=inline, where one process trains many trials, not for {ENGINE.value}"
+    board = whole.run(
+        whole.Wanted(
+            folder=folder,
+            name=command.config_name(flags.FLAGS),
+            base=base,
+            sweep=sweep,
+            config_file=_config_file(),
+            command=_command(),
+            console=Console(highlight=False, markup=False, emoji=False, soft_wrap=True),
+            interrupts=command.interrupts(),
+            sampler=SAMPLER.value or "",
+            pruner=PRUNER.value,
+            trials=TRIALS.value,
+            retry=RETRY.value or "",
+            engine=ENGINE.value,
+            workers=WORKERS.value,
+            population=POPULATION.value,
+            population_way=POPULATION_WAY.value,
+            pbt_every_epochs=PBT.value,
+            heartbeat=HEARTBEAT.value,
+            dry_run=DRY_RUN.value,
+            measures=MEASURE.value,
+            storage=STORAGE.value or "",
+            until=_until(),
+            options=_options(),
         )
-    settings = together.Settings(POPULATION.value, POPULATION_WAY.value, PBT.value)
-    together.check(plan, shared, settings)
-    return settings
-
-
-def _show_plan(folder: pathlib.Path, plan: Any, name: str, shared: Any, console: Any) -> tuple[dict[str, Any], Any]:
-    """Measure the plan where its trials will run, and print it; return that environment and the estimate."""
-    from jaxcnn.study import measure, outcome, table
-    from jaxcnn.study.engines import processes
-
-    places: list[Any] = [{}]  # a separate process, since this one must not occupy devices or cores of the workers
-    if ENGINE.value == "inline":
-        places = [None]
-    elif ENGINE.value == "processes":
-        places = list(processes.places_of(WORKERS.value))
-    workers = len(places) if ENGINE.value in ("inline", "processes") else max(1, WORKERS.value)
-    wanted = MEASURE.value and ENGINE.value in ("inline", "processes")  # other engines run on other machines
-    figures, environment, peak = measure.here_or_apart(
-        plan, folder, shared, _command(), console.print, place=places[0], wanted=wanted
     )
-    seconds = {
-        group.key: measure.seconds_of(group, figures[group.key]) for group in plan.groups if group.key in figures
-    }
-    outcome.show(outcome.describe_plan(name, plan, figures, seconds, peak, workers), console)
-    return environment, table.Estimate({key: value for key, value in seconds.items() if value}, workers)
-
-
-def _storage(folder: pathlib.Path) -> str:
-    from jaxcnn.study import start
-    from jaxcnn.study.engines import STORAGE_VARIABLE
-
-    url = STORAGE.value or os.environ.get(STORAGE_VARIABLE)
-    return start.with_home(url) if url else start.default_url(folder)
+    return 0 if board is None else outcome.exit_code(board)
 
 
 def _until() -> float | None:

@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from jaxcnn.config import Data, Task
+from jaxcnn.data import content
+from jaxcnn.data.source import open_splits
 from jaxcnn.doctor import near
 from jaxcnn.doctor.data import examine
 from tests import runs
@@ -50,6 +52,21 @@ def test_a_test_image_in_train_fails_and_is_named_with_its_labels(photos):
     assert (leak.name, leak.status, leak.found) == ("images of test in train", "fail", "1 of 25")
     assert leak.examples == (f"{photos}/test/b/copy.png and {photos}/train/a/3.png (labels 'b' and 'a')",)
     assert findings.exit_code == 2
+
+
+def test_of_sets_larger_than_the_limit_images_of_equal_size_are_read_and_a_leak_still_fails(photos, monkeypatch):
+    (photos / "test" / "b" / "copy.png").write_bytes((photos / "train" / "a" / "3.png").read_bytes())
+    (photos / "test" / "b" / "twin.png").write_bytes((photos / "test" / "a" / "5.png").read_bytes())
+    expected = {name: (each.status, each.found, each.examples) for name, each in found(photos)[1].items()}
+    monkeypatch.setattr(content, "LIMIT", 2000)
+    findings, wrong = found(photos)
+    assert {name: (each.status, each.found, each.examples) for name, each in wrong.items()} == expected
+    assert set(expected) == {"images of test in train", "equal images in test"} and findings.exit_code == 2
+    splits = open_splits(Data(source=f"folder:{photos}"))
+    assert splits.train.checksums() is None
+    assert [line for line in splits.leaks() if line.startswith("test was not searched for images of train")]
+    train, test = content.of_all([splits.train, splits.test])
+    assert len(np.unique(train)) == 24 and len(np.unique(test)) == 25 and len(np.intersect1d(train, test)) == 1
 
 
 @pytest.mark.parametrize("change", ["smaller", "jpeg", "brighter"])

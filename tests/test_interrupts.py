@@ -11,7 +11,7 @@ import pytest
 from jaxcnn.study import folder as files
 from jaxcnn.study import spec, worker
 from jaxcnn.train import session
-from jaxcnn.train.interrupts import Interrupted, Interrupts
+from jaxcnn.train.interrupts import AGAIN_SECONDS, Interrupted, Interrupts
 from jaxcnn.train.loop import train
 from tests import digits, runs, studies
 
@@ -206,6 +206,31 @@ def test_an_interrupt_while_the_thread_of_the_run_starts_leaves_no_run_behind(mo
         Interrupts().drive(lambda: pytest.fail("it ran"))
     made[0].join(60)
     assert not made[0].is_alive()
+
+
+def test_a_second_interrupt_leaves_a_run_that_hangs_and_its_thread_writes_nothing_more():
+    release, ended = threading.Event(), []
+
+    def hangs() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        threading.Event().wait(AGAIN_SECONDS + 0.5)
+        os.kill(os.getpid(), signal.SIGINT)
+        release.wait(60)
+        for call in (interrupts.check, lambda: interrupts.enter("save")):
+            with pytest.raises(Interrupted):
+                call()
+            ended.append(call)
+
+    interrupts = Interrupts()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt, match="interrupted again during start: left at once"):
+        interrupts.drive(hangs)
+    assert time.monotonic() - began < 50, "it did not wait for the function"
+    release.set()
+    for thread in threading.enumerate():
+        if thread.name == "jaxcnn-run":
+            thread.join(60)
+    assert len(ended) == 2
 
 
 def test_what_compiles_when_a_start_is_interrupted_is_not_waited_for():

@@ -55,6 +55,54 @@ def test_a_continued_run_goes_on_in_the_same_run_of_its_logger(tmp_path):
             assert seen.setdefault((each["kind"], each["step"]), timeless) == timeless
 
 
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """Weights & Biases without a network, and MLflow with a store of files."""
+    for name, value in (
+        ("WANDB_MODE", "offline"),
+        ("WANDB_SILENT", "true"),
+        ("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri()),
+        ("MLFLOW_ALLOW_FILE_STORE", "true"),  # newer versions want to be asked for it
+    ):
+        monkeypatch.setenv(name, value)
+
+
+def stopped_and_continued(folder, logger):
+    def killed(evaluation):
+        if evaluation.step == 39:
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        run(folder, logger, Hooks(after_evaluation=killed))
+    before = json.loads((folder / "loggers.json").read_text())
+    run(folder, logger)
+    assert json.loads((folder / "loggers.json").read_text()) == before
+    return before[logger]
+
+
+def test_mlflow_has_the_whole_of_a_continued_run_as_one_run(tmp_path, offline):
+    mlflow = pytest.importorskip("mlflow")
+    name = stopped_and_continued(tmp_path / "run", "mlflow")
+    client = mlflow.MlflowClient()
+    (experiment,) = [each for each in client.search_experiments() if each.name == "jaxcnn"]
+    (only,) = client.search_runs([experiment.experiment_id])
+    assert (only.info.run_id, only.info.status, only.info.run_name) == (name, "FINISHED", "run")
+    assert only.data.params["global_batch_size"] == "64"
+    kept = {}
+    for metric in client.get_metric_history(name, "val/ema_top1_accuracy"):
+        assert kept.setdefault(metric.step, metric.value) == metric.value
+    records = [each for each in read_records(tmp_path / "run") if each["kind"] == "val"]
+    assert kept == {each["step"]: each["ema_top1_accuracy"] for each in records} and len(kept) == 3
+
+
+def test_wandb_has_the_whole_of_a_continued_run_as_one_run(tmp_path, offline):
+    """Offline, each start writes a folder of the same run, which `wandb sync` joins."""
+    pytest.importorskip("wandb")
+    name = stopped_and_continued(tmp_path / "run", "wandb")
+    starts = sorted((tmp_path / "run" / "wandb").glob(f"offline-run-*-{name}"))
+    assert len(starts) == 2 and all(list(start.glob("*.wandb")) for start in starts)
+
+
 def test_a_logger_that_fails_is_told_once_and_ends_nothing(tmp_path, capsys):
     assert run(tmp_path / "run", f"{RECORDER}(fails_at=20)")["steps"] == 40
     output = capsys.readouterr().out

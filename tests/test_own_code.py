@@ -19,6 +19,7 @@ import pytest
 import jaxcnn
 import jaxcnn.config as configs
 from jaxcnn import layers
+from jaxcnn.api import objects
 from jaxcnn.config import ConfigError, Task, UserError, open_names
 from jaxcnn.data import memory
 from jaxcnn.data.source import open_splits
@@ -383,6 +384,129 @@ def test_a_network_that_a_notebook_defines_says_what_it_needs(tmp_path, capsys):
     with pytest.raises(UserError, match="needs no model="):
         jaxcnn.train(jaxcnn.config(config, epochs=1), tmp_path / "other", data=(images, labels), model="cnn")
         jaxcnn.load(tmp_path / "other", model=Mine)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("optax:lbfgs", "it needs the value of the loss, or a function of it, in each update"),
+        ("optax:polyak_sgd", "it needs the value of the loss"),
+        ("optax.contrib:schedule_free_adamw", "schedule-free"),
+        ("optax.contrib:prodigy", ""),
+        ("optax:adafactor", ""),
+        ("optax:lion(b1=0.95)", ""),
+        ("optax.contrib:dadapt_adamw", ""),
+    ],
+)
+def test_an_optimiser_that_the_step_cannot_use_is_refused_in_one_line(name, told):
+    config = small.config(optim={"name": name})
+    if not told:
+        make_optimizer(config.optim, make_hyper(config), jnp.float32(0.1))
+        return
+    with pytest.raises(UserError, match=told) as error:
+        make_optimizer(config.optim, make_hyper(config), jnp.float32(0.1))
+    assert len(str(error.value)) < 500 and "\n" not in str(error.value)
+
+
+def makes(factor):
+    """An augmentation, another one for each factor."""
+
+    def scaled(image, key):
+        return image * factor
+
+    return scaled
+
+
+def test_each_object_has_a_name_of_its_own():
+    one, two = makes(1), makes(2)
+    config = jaxcnn.config("quickstart", augment={"own": [one, two, one]}, task={"loss": lambda outputs, targets: 0})
+    again = jaxcnn.config("quickstart", augment={"own": [two]}, schedule={"name": lambda step, steps: 1.0})
+    found = [plugins.load("augmentations", name).target for name in config.augment.own]
+    assert found == [one, two, one] and again.augment.own == config.augment.own[1:2]
+    assert plugins.load("losses", config.task.loss).target is not plugins.load("schedules", again.schedule.name).target
+
+    def network(channels):
+        class Net(nn.Module):
+            outputs: int
+
+            @nn.compact
+            def __call__(self, images):
+                return nn.Dense(self.outputs)(nn.Conv(channels, (1, 1))(images).mean((1, 2)))
+
+        return Net
+
+    narrow = jaxcnn.config("cnn", model=network(4))
+    expected = jaxcnn.summary(narrow, (8, 8, 3), 10).parameters
+    wide = jaxcnn.config("cnn", model=network(64))
+    assert jaxcnn.summary(narrow, (8, 8, 3), 10).parameters == expected
+    assert jaxcnn.summary(wide, (8, 8, 3), 10).parameters > expected
+
+
+def test_a_class_that_a_notebook_defines_again_leaves_earlier_configs_as_they_were(monkeypatch):
+    monkeypatch.setattr(plugins, "_given", {})
+    import __main__
+
+    def defined():
+        class Cell(own_parts.Pooled):
+            pass
+
+        Cell.__module__, Cell.__qualname__ = "__main__", "Cell"
+        monkeypatch.setattr(__main__, "Cell", Cell, raising=False)
+        return Cell
+
+    first = defined()
+    config = jaxcnn.config("quickstart", model=first)
+    again = jaxcnn.config("quickstart", model=defined())
+    assert config.model.name == "__main__:Cell" and plugins.load("networks", config.model.name).target is first
+    assert plugins.load("networks", again.model.name).target is not first
+    assert plugins.without_number(again.model.name) == plugins.without_number(config.model.name)
+
+
+def test_objects_are_given_again_in_another_session_and_predictions_need_only_some(
+    tmp_path, capsys, caplog, monkeypatch
+):
+    monkeypatch.setattr(plugins, "_given", {})
+
+    class Ours(own_parts.Pooled):
+        pass
+
+    def loss(outputs, targets):
+        return optax.softmax_cross_entropy(outputs, targets)
+
+    images, labels = small.split()
+
+    def wanted():
+        return jaxcnn.config(
+            "quickstart",
+            model=Ours,
+            task={"loss": loss},
+            augment={"own": [makes(1)]},
+            optim={"name": lambda learning_rate: optax.adam(learning_rate), "momentum": 0.9},
+            schedule={"name": lambda step, steps: 1.0},
+            **{"run.steps": 2, "global_batch_size": 16, "data.val_examples": 8, "run.tensorboard": False},
+        )
+
+    run = jaxcnn.train(wanted(), tmp_path / "run", data=(images, labels), progress=False)
+    assert "given:Ours is in no module of a file" in caplog.text and "model={'name': …}" in caplog.text
+    assert not capsys.readouterr().out
+    expected, figures = run.network(images), run.evaluate((images, labels))
+    np.testing.assert_array_equal(jaxcnn.load(tmp_path / "run").network(images), expected)
+
+    plugins._given.clear()  # another session, which has other objects of these names
+    objects._trained.clear()
+    plugins.name_of(type("Ours", (nn.Module,), {}))
+    with pytest.raises(UserError, match=r"'given:Ours' was an object .* jaxcnn.load\(workdir, model=Net\)"):
+        jaxcnn.load(tmp_path / "run", loss=loss).network(images)
+    with pytest.raises(UserError, match=r"'given:loss' was an object .* jaxcnn.load\(workdir, loss=function\)"):
+        jaxcnn.load(tmp_path / "run", model=Ours).network(images)
+    loaded = jaxcnn.load(tmp_path / "run", model=Ours, task={"loss": loss})
+    np.testing.assert_array_equal(loaded.network(images), expected)
+    assert loaded.evaluate((images, labels))["loss"] == figures["loss"]
+    with pytest.raises(UserError, match=r"config\.task\.evaluation of this run is '', which is not given again"):
+        jaxcnn.load(tmp_path / "run", evaluation=loss)
+    again = jaxcnn.train(wanted(), tmp_path / "run", data=(images, labels), progress=False)
+    assert again.finished and again.config.model.name == "given:Ours"
+    np.testing.assert_array_equal(again.network(images), expected)
 
 
 def test_objects_become_names():

@@ -1,5 +1,6 @@
 """`jaxcnn.config`: a recipe, and what differs from it."""
 
+import logging
 import os
 import pathlib
 import runpy
@@ -9,11 +10,12 @@ from typing import Any, TypeAlias
 import ml_collections
 
 import jaxcnn.config as configs
-from jaxcnn.config import Config, ConfigError, convert, networks, recipes
+from jaxcnn.config import Config, ConfigError, convert, networks, recipes, rules_of_tasks
 from jaxcnn.machine import paths, plugins
 
 Recipe: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | ml_collections.ConfigDict | Config
 _SOURCE = "data.source"
+_log = logging.getLogger("jaxcnn")
 # The configs that are the recipes of these networks; that of the others is `recipes.usual`.
 _OF_NETWORK = {
     **{"airbench": "speedrun_cifar10", "airbench_residual": "speedrun_cifar100", "cnn": "quickstart"},
@@ -42,6 +44,9 @@ def config(recipe: Recipe, /, *, data: Any = None, model: Any = None, **changes:
       changes: values of fields: by name (`epochs=5`; the usual short names such as `lr` are understood), by the full
         name (`**{"optim.learning_rate": 0.1}`), or a mapping of a whole group (`optim={"learning_rate": 0.1}`).
 
+    Settings of the recipe that mean nothing for another task (`task={"name": "regression"}`) are left out, with a
+    warning.
+
     Returns:
       A ConfigDict; its fields can be set, as in `config.run.epochs = 10`.
 
@@ -50,15 +55,38 @@ def config(recipe: Recipe, /, *, data: Any = None, model: Any = None, **changes:
     """
     source = data if isinstance(data, str) else None
     flat = configs.flatten(configs.to_dict(_recipe(recipe, source)))
-    named = {"data": data, "model": model} | changes
+    before, given = flat["task.name"], changed(flat, {"data": data, "model": model} | changes)
+    flat |= given
+    for key, value in rules_of_tasks.left_out(flat, before, given).items():
+        _log.warning(
+            "config.%s=%r of the recipe is left out: it is not for config.task.name=%r",
+            key,
+            flat[key],
+            flat["task.name"],
+        )
+        flat[key] = value
+    return ml_collections.ConfigDict(configs.to_dict(configs.from_config_dict(configs.nested(flat))))
+
+
+def changed(known: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of fields that keyword arguments give, by the full name of each field.
+
+    Args:
+      known: a flat config, which has the names of all fields.
+      named: values by the names that `config` takes; objects become open names, and None is left out.
+
+    Raises:
+      ConfigError: there is no such field, or several.
+    """
+    flat: dict[str, Any] = {}
     for key, value in named.items():
         if value is None:
             continue
         if key in ("data", "model") and isinstance(value, str):
             flat[_SOURCE if key == "data" else "model.name"] = value
-        elif isinstance(value, Mapping) and not any(key == known for known in flat):
+        elif isinstance(value, Mapping) and not any(key == field for field in known):
             for name, inner in configs.flatten(value).items():
-                flat[_key(f"{key}.{name}", flat)] = inner
+                flat[key_of(f"{key}.{name}", known)] = inner
         elif key == "data" and callable(value):
             flat[_SOURCE] = _named(value)
         elif key == "data":
@@ -69,10 +97,8 @@ def config(recipe: Recipe, /, *, data: Any = None, model: Any = None, **changes:
         elif key == "model":
             flat["model.name"] = _named(value)
         else:
-            flat[_key(key, flat)] = value
-    for key in configs.open_keys():
-        flat[key] = _named(flat[key])
-    return ml_collections.ConfigDict(configs.to_dict(configs.from_config_dict(configs.nested(flat))))
+            flat[key_of(key, known)] = value
+    return flat | {key: _named(flat[key]) for key in configs.open_keys() if key in flat}
 
 
 def _named(value: Any) -> Any:
@@ -109,13 +135,13 @@ def _recipe(recipe: Recipe, source: str | None) -> Config:
     if name in configs.choices("model.name"):
         if name not in _OF_NETWORK:
             return configs.from_config_dict(recipes.usual(name, source or Config().data.source))
-        config = _read(_file(_OF_NETWORK[name]), variant)
+        config = read(file_of(_OF_NETWORK[name]), variant)
         config.model.name = name
         return configs.from_config_dict(config)
-    return configs.from_config_dict(_read(_file(file), variant))
+    return configs.from_config_dict(read(file_of(file), variant))
 
 
-def _file(name: str) -> pathlib.Path:
+def file_of(name: str) -> pathlib.Path:
     """The config file of a name or path."""
     if name.endswith(".py"):
         return paths.expand(name)
@@ -130,7 +156,7 @@ def _file(name: str) -> pathlib.Path:
         ) from None
 
 
-def _read(file: pathlib.Path, variant: str) -> ml_collections.ConfigDict:
+def read(file: pathlib.Path, variant: str) -> ml_collections.ConfigDict:
     """The value that `get_config` in a config file returns."""
     if not file.is_file():
         raise ConfigError(f"{file}: this Python file does not exist")
@@ -143,7 +169,7 @@ def _read(file: pathlib.Path, variant: str) -> ml_collections.ConfigDict:
     return get_config(variant) if variant else get_config()
 
 
-def _key(key: str, known: Mapping[str, Any]) -> str:
+def key_of(key: str, known: Mapping[str, Any]) -> str:
     """The full name of a field, such as "optim.learning_rate" for "learning_rate" or "lr"."""
     if key in known:
         return key

@@ -11,7 +11,7 @@ from jaxtyping import Float32
 from jaxcnn.api import images as forms
 from jaxcnn.api.errors import python_words
 from jaxcnn.api.shown import Predictions
-from jaxcnn.config import UserError
+from jaxcnn.config import Config, UserError
 from jaxcnn.tasks.temperature import temperature_of
 from jaxcnn.train import predict, trained
 
@@ -31,8 +31,15 @@ class Network:
       remarks: one line for each checkpoint that had to be skipped.
     """
 
-    def __init__(self, workdir: pathlib.Path, checkpoint: str = "tested", weights: str = "", devices: int = 0) -> None:
-        self.trained, self.remarks = trained.load(workdir, checkpoint, weights, devices)
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        checkpoint: str = "tested",
+        weights: str = "",
+        devices: int = 0,
+        config: Config | None = None,
+    ) -> None:
+        self.trained, self.remarks = trained.load(workdir, checkpoint, weights, devices, config)
         self.class_names = self.trained.class_names
         self.image_shape = self.trained.spec.image_shape
         self.step, self.weights = self.trained.step, self.trained.weights

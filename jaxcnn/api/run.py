@@ -5,6 +5,8 @@ import functools
 import html
 import os
 import pathlib
+import types
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import ml_collections
@@ -12,14 +14,14 @@ import numpy as np
 
 import jaxcnn.config as configs
 from jaxcnn.api import images as forms
-from jaxcnn.api import shown
+from jaxcnn.api import objects, shown
 from jaxcnn.api.deployed import Deployed
 from jaxcnn.api.errors import python_words
 from jaxcnn.api.network import Network
 from jaxcnn.api.shown import Figures, Picture, Predictions, Records
 from jaxcnn.config import UserError
 from jaxcnn.data import memory
-from jaxcnn.machine import extras, paths, plugins
+from jaxcnn.machine import extras, paths
 from jaxcnn.tasks import by_name
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.train import assess, curves, seals, summary
@@ -40,8 +42,11 @@ def load(
     weights: str = "",
     devices: int = 0,
     model: Any = None,
+    **own: Any,
 ) -> "Run":
     """The run in a workdir.
+
+        run = jaxcnn.load("runs/photos", model=Net, task={"loss": my_loss})
 
     Args:
       workdir: the folder of a run that has started training.
@@ -50,9 +55,11 @@ def load(
       weights: "last" for the parameters of that step, "ema" for their moving average; empty: the average if it is kept.
       devices: how many local devices to use; 0: all.
       model: the network of the run, if it is in no module file, such as one defined in a notebook.
+      own: other such objects, named as for `jaxcnn.config`: `loss=my_loss` or `task={"evaluation": my_figures}`.
+        Predictions and evaluations need no augmentation, optimiser or schedule.
 
     Raises:
-      UserError: the folder has no run.
+      UserError: the folder has no run, or the run needs no such object.
     """
     if checkpoint not in ("tested", "last", "best") and not str(checkpoint).isdecimal():
         raise UserError(f"checkpoint must be 'tested', 'last', 'best' or a step, not {checkpoint!r}")
@@ -60,9 +67,7 @@ def load(
         raise UserError(f"weights must be 'last', 'ema' or '', not {weights!r}")
     with python_words():
         folder = paths.expand(os.fspath(workdir), "workdir=")
-        if model is not None:
-            plugins.give(files.read_config(folder).model.name, model)
-        return Run(folder, str(checkpoint), weights, devices)
+        return Run(folder, str(checkpoint), weights, devices, own={"model": model} | own)
 
 
 class Run(Deployed):
@@ -80,9 +85,11 @@ class Run(Deployed):
         weights: str = "",
         devices: int = 0,
         arrays: memory.Arrays | None = None,
+        own: Mapping[str, Any] = types.MappingProxyType({}),
     ) -> None:
         self.workdir = workdir
         self.config = ml_collections.ConfigDict(configs.to_dict(files.read_config(workdir)))
+        self._config = objects.config_of(workdir, own)
         self._checkpoint, self._weights, self._devices, self._arrays = checkpoint, weights, devices, arrays
 
     def __repr__(self) -> str:
@@ -148,7 +155,7 @@ class Run(Deployed):
           UserError: there is no such checkpoint, or it is damaged.
         """
         with python_words():
-            return Network(self.workdir, self._checkpoint, self._weights, self._devices)
+            return Network(self.workdir, self._checkpoint, self._weights, self._devices, self._config)
 
     def predict(self, images: Any, *, on_error: str = "raise") -> Predictions:
         """The answers for images, such as the most probable classes: `Network.predict`."""
@@ -184,7 +191,7 @@ class Run(Deployed):
         network = self.network.trained
         if network.mesh.size > 1:
             with python_words():
-                network, _ = load_trained(self.workdir, self._checkpoint, self._weights, 1)
+                network, _ = load_trained(self.workdir, self._checkpoint, self._weights, 1, self._config)
         return _reading(network, self._arrays)
 
     def evaluate(self, split: Any = "test", *, data: Any = None, batch_size: int = 0) -> Figures:
@@ -234,6 +241,7 @@ class Run(Deployed):
                 raise UserError("images has no image")
             pixels = forms.stacked(found)
             labels = memory.labels_of(pair[1], network.class_names, len(pixels))
+            labels = memory.of_task(labels, self._config.task.name)
             targets = network.trained.spec.task.targets.read(labels, "given", "labels")
             given = Given(targets, network.class_names, pixels, network.image_shape, pixels.dtype)
             figures = network.trained.evaluate(given, batch_size)
@@ -241,7 +249,7 @@ class Run(Deployed):
 
     @property
     def _headline(self) -> Headline:
-        return by_name.headline(files.read_config(self.workdir).task)
+        return by_name.headline(self._config.task)
 
     def _state(self) -> str:
         figures = self.summary

@@ -2,12 +2,14 @@
 
 import dataclasses
 import io
+import logging
 import os
 import pathlib
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from jaxcnn.api import objects
 from jaxcnn.api.configs import Recipe, checked
 from jaxcnn.api.errors import one_line, python_words
 from jaxcnn.api.progress import notebook_progress
@@ -21,6 +23,8 @@ from jaxcnn.train.interrupts import Interrupts, Stopped
 
 Event = TypeVar("Event", Step, Evaluation)
 Callbacks = Callable[[Event], Any] | Iterable[Callable[[Event], Any]]
+
+_log = logging.getLogger("jaxcnn")
 
 HELD_OUT_SHARE = 5  # of arrays without a validation part, at most one example in five is held out
 
@@ -61,7 +65,8 @@ def train(
         validation split. An exception from these functions ends the run, which the same call continues later.
       stop: asked between steps; once it is true (or the event is set), the run saves a checkpoint and raises
         `jaxcnn.Interrupted`. This stops a run in another thread.
-      progress: whether to show what the run does: as a bar and a table in a notebook, as lines elsewhere.
+      progress: whether to show what the run does: as a bar and a table in a notebook, as lines elsewhere. What another
+        session has to give again is told in any case.
 
     Raises:
       UserError: config, data, workdir or machine do not allow the run; one line (ConfigError: one for each mistake).
@@ -73,6 +78,9 @@ def train(
         wanted, arrays = with_data(checked(config), data, model)
         plugins.check(wanted)
         folder = paths.expand(os.fspath(workdir), "workdir=")
+        objects.remember(folder, wanted)
+        for line in () if progress else plugins.told(wanted):
+            _log.warning("%s", line)
         display = notebook_progress() if progress else None
         hooks = Hooks(
             output=None if progress else _Nowhere(),

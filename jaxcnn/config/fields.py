@@ -30,6 +30,8 @@ class Task:
     specificity: Fraction = (
         0.0  # classification: also AUROC's interval, kappa and others, and the sensitivity at this specificity; 0: off
     )
+    monitor: str = ""  # the figure of validation that decides, such as "balanced_accuracy"; empty: the task's own
+    monitor_mode: Literal["auto", "min", "max"] = "auto"  # whether less or more of it is better; auto: by its name
     teacher: str = ""  # classification: workdir of a trained network to learn from; empty: none
     temperature: Annotated[AboveZero, AtMost(1000.0)] = 4.0  # (traced) of the distributions that are compared with it
     teacher_share: Fraction = 0.9  # (traced) share of this comparison in the loss; the labels have the rest
@@ -277,6 +279,7 @@ class Run:
     eval_every_epochs: AboveZero = 1.0  # evaluation on the validation split, and at the end of the run
     eval_batch_size: Count = 0  # 0: the global batch size
     patience: Count = 0  # stop after this many validations without a new best; 0: never
+    min_delta: NonNegative = 0.0  # patience: the least by which a new best must be better, in the figure's own unit
     log_every_steps: Positive = 50  # a record in metrics.jsonl
     steps_per_call: Annotated[Count, AtMost(2**20)] = 0  # most steps per call; 1: the plain loop, 0: automatic
     test_with: Literal["last", "best"] = "last"  # state for the single test: the last, or the best on validation

@@ -5,8 +5,8 @@ import itertools
 from collections.abc import Iterator
 from typing import Any, get_type_hints
 
-from jaxcnn.config import networks, open_names, places, ranges
-from jaxcnn.config.fields import Config, Init, Optim, Prune, Schedule, Task
+from jaxcnn.config import networks, open_names, places, ranges, rules_of_tasks
+from jaxcnn.config.fields import Config, Init, Optim, Prune, Schedule
 
 OF_OUR_OPTIMIZERS = ("momentum", "nesterov", "beta2", "epsilon", "trust_coefficient", "newton_schulz_steps")
 OF_SCHEDULES = {"period": "restarts", "period_factor": "restarts", "cooldown": "trapezoid", "patience": "plateau"}
@@ -54,12 +54,8 @@ def _impossible(config: Config) -> list[str]:
             model.head == "linear" or model.form == "cifar",
             f"config.model.head={model.head!r} is for form='cifar'; form={model.form!r} has its own hidden layers",
         )
-    wrong += _impossible_task(config.task, optim)
+    wrong += rules_of_tasks.mistakes(config)
     wrong += places.mistakes(config)
-    need(
-        not (config.task.teacher and augment.small_sides),
-        "config.task.teacher needs images of one size; leave config.augment.small_sides out",
-    )
     need(
         optim.name != "muon" or networks.only_normalised_convolutions(model),
         "config.optim.name='muon' renormalises kernels, so it needs BatchNorm or GroupNorm after every kernel except "
@@ -212,12 +208,12 @@ def _impossible(config: Config) -> list[str]:
         "config.data.protocol='full'",
     )
     need(
-        config.task.specificity == 0 or config.data.protocol == "holdout",
-        "config.task.specificity needs a validation split to choose its thresholds (config.data.protocol='holdout')",
-    )
-    need(
         config.run.patience == 0 or config.data.protocol == "holdout",
         "config.run.patience needs a validation split (config.data.protocol='holdout')",
+    )
+    need(
+        config.run.min_delta == 0 or config.run.patience > 0,
+        "config.run.min_delta has no effect without config.run.patience",
     )
     need(
         not (optim.swa_from and optim.ema_decay),
@@ -315,32 +311,3 @@ def _impossible_quantization(config: Config) -> list[str]:
         (config.parallel.model_devices > 1, "needs whole kernels; set config.parallel.model_devices=1"),
     )
     return [f"config.optim.quantized={config.optim.quantized} {what}" for is_wrong, what in ways if is_wrong]
-
-
-def _impossible_task(task: Task, optim: Optim) -> list[str]:
-    """The mistakes in what is learnt."""
-    wrong = []
-    if task.name == "regression":
-        for name, value in (
-            ("task.class_weights", task.class_weights != "none"),
-            ("task.weights_by_name", task.weights_by_name),
-            ("task.focal_gamma", task.focal_gamma),
-            ("optim.label_smoothing", optim.label_smoothing),
-        ):
-            if value:
-                wrong.append(f"config.{name} is for classes; config.task.name='regression' has none")
-    if task.loss:
-        for name in ("class_weights", "weights_by_name", "focal_gamma", "generalized_q", "error"):
-            if getattr(task, name) != getattr(Task, name):
-                wrong.append(f"config.task.{name} has no effect with config.task.loss={task.loss!r:.200}")
-    for name in ("logit_adjustment", "generalized_q", "specificity"):
-        if getattr(task, name) and task.name != "classification":
-            wrong.append(f"config.task.{name} is for config.task.name='classification' only")
-    if task.error != "squared" and task.name != "regression":
-        wrong.append("config.task.error is for config.task.name='regression' only")
-    if task.teacher and task.name != "classification":
-        wrong.append("config.task.teacher is for config.task.name='classification' only")
-    for name, weight in task.weights_by_name:
-        if weight <= 0:
-            wrong.append(f"config.task.weights_by_name gives {name!r:.200} a weight of {weight:g}; it must be above 0")
-    return wrong

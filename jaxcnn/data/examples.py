@@ -34,10 +34,14 @@ class Content:
     Attributes:
       fingerprint: 32 hex digits; they differ for other images or another order.
       images: one checksum per image, equal for equal images; None if not every image was read.
+      sizes: bytes of each image; None if all have the same, or if it is not known.
+      look: returns the checksums of the images at these indices, which it reads; None if it cannot.
     """
 
     fingerprint: str
     images: Hashes | None
+    sizes: Int[np.ndarray, " n"] | None = dataclasses.field(default=None, compare=False)
+    look: Callable[[Indices], Hashes] | None = dataclasses.field(default=None, compare=False)
 
 
 @dataclasses.dataclass(frozen=True)

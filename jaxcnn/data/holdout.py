@@ -7,6 +7,8 @@ from jaxtyping import Int, Int64, Shaped
 
 from jaxcnn.data.examples import Indices, Labels
 
+MOST_REPEATED = 10  # balanced sampling makes a training split at most so many times as large
+
 
 def choose(labels: Labels, count: int, seed: int, stratify: bool) -> tuple[Indices, Indices]:
     """Indices of `count` randomly chosen examples and of the rest, both ascending.
@@ -166,6 +168,7 @@ def quotas(counts: Int[np.ndarray, " k"], held: int) -> Int64[np.ndarray, " k"]:
 def balanced(groups: Int[np.ndarray, " n"], seed: int) -> Indices:
     """Indices of all examples, those of smaller groups repeated until all groups have equally many; ascending.
 
+    If that would be more than `MOST_REPEATED` times as many examples, smaller groups get fewer, all equally many.
     Each example of a group is repeated equally often, up to a difference of 1; `seed` chooses those repeated once more.
     The order of training then shows each of these as it shows any other example.
 
@@ -175,5 +178,6 @@ def balanced(groups: Int[np.ndarray, " n"], seed: int) -> Indices:
     """
     order = np.random.Generator(np.random.PCG64(seed)).permutation(len(groups))
     _, group, counts = np.unique(groups[order], return_inverse=True, return_counts=True)
-    repeated = [np.resize(order[group == number], counts.max()) for number in range(len(counts))]
+    wanted = min(int(counts.max()), MOST_REPEATED * len(groups) // len(counts))
+    repeated = [np.resize(order[group == number], max(wanted, counts[number])) for number in range(len(counts))]
     return np.sort(np.concatenate(repeated))

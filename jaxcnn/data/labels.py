@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float64, UInt8
 
 from jaxcnn.config import UserError
 from jaxcnn.data.examples import Labels
@@ -16,13 +16,13 @@ Refuse = Callable[[int, str], UserError]  # the error for a row and what is wron
 
 def read(
     columns: Columns, task: str, separator: str, refuse: Refuse
-) -> tuple[Labels | UInt8[np.ndarray, "n k"] | Float32[np.ndarray, "n k"], tuple[str, ...]]:
+) -> tuple[Labels | UInt8[np.ndarray, "n k"] | Float64[np.ndarray, "n k"], tuple[str, ...]]:
     """The labels of a table for a task, and the names of its classes or columns.
 
     Args:
       columns: the columns of labels; at least one.
       task: `config.task.name`; it takes: "classification" one column of names or numbers; "multilabel" several
-        columns of 0 and 1, or one of lists; "regression" columns of numbers.
+        columns of 0 and 1, or one, of lists or of 0 and 1; "regression" columns of numbers.
       separator: between the labels in a cell that is text, for "multilabel".
       refuse: makes the error for a row.
 
@@ -35,6 +35,9 @@ def read(
     if task == "multilabel":
         if others:
             return np.stack([_zeros_and_ones(name, each, refuse) for name, each in columns.items()], 1), tuple(columns)
+        if all(str(cell).strip() in ("0", "1") for cell in cells):
+            (name,) = columns
+            return _zeros_and_ones(name, cells, refuse)[:, None], (name,)
         return multi_hot([_several(cell, separator, row, refuse) for row, cell in enumerate(cells)])
     if others:
         raise UserError(
@@ -145,8 +148,8 @@ def _several(cell: Any, separator: str, row: int, refuse: Refuse) -> list[str]:
     return texts
 
 
-def _numbers(name: str, cells: list[Any], refuse: Refuse) -> Float32[np.ndarray, " n"]:
-    found = np.array([number(cell) for cell in cells], np.float64).astype(np.float32)
+def _numbers(name: str, cells: list[Any], refuse: Refuse) -> Float64[np.ndarray, " n"]:
+    found = np.array([number(cell) for cell in cells], np.float64)
     if len(wrong := np.flatnonzero(~np.isfinite(found))):
         raise refuse(int(wrong[0]), f"{cells[wrong[0]]!r} in column {name!r} is no finite number")
     return found

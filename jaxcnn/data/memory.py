@@ -14,13 +14,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Shaped, UInt8
 
 import jaxcnn.config as config
 from jaxcnn.config import UserError, places
 from jaxcnn.data import boxes, content, groups, instance_masks
 from jaxcnn.data.arrays import array_examples
 from jaxcnn.data.examples import WHITE, Content, Examples, Groups, Pixels, Source
+from jaxcnn.data.labels import in_order
 
 KIND = "arrays"
 _CLASSIFICATION = config.Task()
@@ -90,7 +91,8 @@ def check(data: Any) -> Arrays:
     Args:
       data: (images, labels) for training, or a mapping of "train", "val" and "test" to such pairs, with "class_names"
         if wanted. Images are uint8, uint16 or floats [N, H, W, C] or [N, H, W]; labels are class numbers [N], counted
-        from 0, or class names [N], or columns of numbers [N, K] for several labels or regression, or integers
+        from 0, or class names [N]; for several labels, lists of names or columns of 0 and 1 [N, K]; columns of numbers
+        [N, K] for regression; integers
         [N, H, W] for segmentation; or, for objects, a list of mappings (`boxes.of_mappings`). NumPy, JAX and PyTorch
         arrays are accepted. A third part {name: values}, text or integers [N], has the groups of images for
         `config.data.group`.
@@ -169,7 +171,7 @@ def as_source(arrays: Arrays, title: str, data: config.Data, task: config.Task =
 
     def open_split(name: str) -> Examples:
         part = arrays.parts[name]
-        labels = part.labels
+        labels = of_task(part.labels, task.name)
         if part.objects and task.name == places.INSTANCES:
             labels = _with_masks(part, f"data[{name!r}]", data, task.mask_side)
         if labels.dtype.names:
@@ -182,7 +184,7 @@ def as_source(arrays: Arrays, title: str, data: config.Data, task: config.Task =
             examples, content=lambda: part.content, groups=part.columns.get(data.group) if data.group else None
         )
 
-    labels = tuple(part.labels for part in arrays.parts.values())
+    labels = tuple(of_task(part.labels, task.name) for part in arrays.parts.values())
     return Source(title, arrays.class_names, tuple(arrays.parts), open_split, labels=labels)
 
 
@@ -242,10 +244,10 @@ def _labels(
     given: Mapping[str, Any], names: Sequence[str] | None
 ) -> tuple[dict[str, Shaped[np.ndarray, "n ..."]], tuple[str, ...]]:
     """Numbers [N] or [N, K] by base split, and the names of classes or columns; no names if none are known."""
+    if all(_are_lists(value) for value in given.values()):
+        return _of_lists(given, names)
     labels = {name: as_array(value, f"data[{name!r}] labels") for name, value in given.items()}
     for name, array in labels.items():
-        if array.ndim == 2 and array.shape[1] == 1:
-            labels[name] = array = array[:, 0]
         if not (array.ndim in (1, 2) or _are_maps(array)) or array.dtype.kind not in "iufbUSO":
             raise UserError(
                 f"data[{name!r}] labels are {array.dtype} of shape {array.shape}, but must be class numbers, counted "
@@ -260,6 +262,39 @@ def _labels(
         if unknown := [text for text in row if text not in number_of]:
             raise UserError(f"data[{name!r}] has the label {unknown[0]!r}, which is not in {_CLASSES}")
     return {name: np.array([number_of[text] for text in row], np.int32) for name, row in texts.items()}, found
+
+
+def _are_lists(labels: Any) -> bool:
+    """Whether labels are lists of names, one list for each image."""
+    rows = labels.tolist() if isinstance(labels, np.ndarray) and labels.dtype.kind in "OUS" else labels
+    if not isinstance(rows, list | tuple) or not all(isinstance(row, list | tuple | set | frozenset) for row in rows):
+        return False
+    return len(rows) > 0 and all(isinstance(name, str) for row in rows for name in row)
+
+
+def _of_lists(
+    given: Mapping[str, Any], names: Sequence[str] | None
+) -> tuple[dict[str, UInt8[np.ndarray, "n k"]], tuple[str, ...]]:
+    """Columns of 0 and 1, and their names, from lists of names by base split."""
+    found = (
+        tuple(map(str, names))
+        if names is not None
+        else tuple(in_order({n for v in given.values() for r in v for n in r}))
+    )
+    labels = {}
+    for split, rows in given.items():
+        labels[split] = np.zeros((len(rows), len(found)), np.uint8)
+        for row, of_row in enumerate(rows):
+            if unknown := [name for name in of_row if name not in found]:
+                raise UserError(f"data[{split!r}] has the label {unknown[0]!r}, which is not in {_CLASSES}")
+            labels[split][row, [found.index(name) for name in of_row]] = 1
+    return labels, found
+
+
+def of_task(labels: Shaped[np.ndarray, "n ..."], task: str) -> Shaped[np.ndarray, "n ..."]:
+    """Labels as a task takes them: a single column is one label of several, and otherwise the label itself."""
+    single = labels.ndim == 2 and labels.shape[1] == 1 and task != "multilabel"
+    return labels[:, 0] if single else labels
 
 
 def labels_of(value: Any, class_names: tuple[str, ...], count: int) -> Shaped[np.ndarray, "n ..."]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxcnn.config import Data, Task, UserError, places
 from jaxcnn.data import content
-from jaxcnn.data.examples import Examples
+from jaxcnn.data.examples import Examples, Hashes
 from jaxcnn.data.selection import Selection, name_of
 from jaxcnn.data.source import open_source, open_splits
 from jaxcnn.doctor import near
@@ -26,6 +26,7 @@ LONGEST = 60  # letters of a class name
 DRAWN = 24  # images in the sheet
 EXAMPLES = 3  # examples named for each finding
 UNEVEN = 10  # ratio of the largest to the smallest class that is worth a warning
+NOT_STORED = "not compared: the images are made as they are read"
 MOST_COMPARED = 10**11  # pairs of images of two splits
 
 
@@ -69,9 +70,9 @@ def examine(data: Data, task: Task) -> Findings:
             _unreadable(splits.bases.values(), data),
             *_bad_annotations(splits.bases.values(), data, task),
             *([] if counts is None else [_classes(chosen, counts)]),
-            *_equal_within(chosen),
-            *_equal_between(chosen),
-            *_alike(chosen),
+            *_equal_within(chosen, sums := content.of_all(chosen)),
+            *_equal_between(chosen, sums),
+            *_alike(chosen, sums),
         ]
     except UserError as error:
         failed = Finding("data", "fail", " ".join(str(error).splitlines()))
@@ -174,12 +175,12 @@ def _classes(chosen: list[Selection], counts: np.ndarray) -> Finding:
     return Finding("classes", "ok", text)
 
 
-def _equal_within(chosen: list[Selection]) -> Iterator[Finding]:
+def _equal_within(chosen: list[Selection], of_splits: list[Hashes | None]) -> Iterator[Finding]:
     """Find images of one split that are equal, byte for byte."""
-    for split in chosen:
-        name, sums = f"equal images in {split.name}", split.checksums()
+    for split, sums in zip(chosen, of_splits, strict=True):
+        name = f"equal images in {split.name}"
         if sums is None:
-            yield Finding(name, "ok", "not compared: more than 4 GiB, or images that are made as they are read")
+            yield Finding(name, "ok", NOT_STORED)
             continue
         order = np.argsort(sums, kind="stable")
         same = sums[order][1:] == sums[order][:-1]
@@ -194,10 +195,10 @@ def _equal_within(chosen: list[Selection]) -> Iterator[Finding]:
         yield Finding(name, "warn", text, "remove them", _named(split, split, pairs))
 
 
-def _equal_between(chosen: list[Selection]) -> Iterator[Finding]:
+def _equal_between(chosen: list[Selection], of_splits: list[Hashes | None]) -> Iterator[Finding]:
     """Find images of two splits that are equal, byte for byte."""
-    for one, two in itertools.combinations(chosen, 2):
-        name, first, second = f"images of {two.name} in {one.name}", one.checksums(), two.checksums()
+    for (one, first), (two, second) in itertools.combinations(zip(chosen, of_splits, strict=True), 2):
+        name = f"images of {two.name} in {one.name}"
         if first is None or second is None:
             continue
         if not (count := content.in_both(first, second)):
@@ -209,16 +210,17 @@ def _equal_between(chosen: list[Selection]) -> Iterator[Finding]:
         yield Finding(name, "fail", f"{count} of {len(two)}", advice, _named(one, two, pairs))
 
 
-def _alike(chosen: list[Selection]) -> Iterator[Finding]:
+def _alike(chosen: list[Selection], of_splits: list[Hashes | None]) -> Iterator[Finding]:
     """Find images of two splits that look alike and are not equal."""
     most = max((len(one) * len(two) for one, two in itertools.combinations(chosen, 2)), default=0)
     if most > MOST_COMPARED:
-        yield Finding("similar images", "ok", "not compared: too many")
+        yield Finding("similar images", "warn", "not compared: too many", "look for them in a part of the set")
         return
     pictures = [near.thumbnails(split) for split in chosen]
-    for (one, first), (two, second) in itertools.combinations(zip(chosen, pictures, strict=True), 2):
+    known = zip(chosen, pictures, of_splits, strict=True)
+    for (one, first, *own), (two, second, *other) in itertools.combinations(known, 2):
         cosine, index = near.nearest(second, first)
-        sums = one.checksums(), two.checksums()
+        sums = own[0], other[0]
         if sums[0] is not None and sums[1] is not None:
             cosine[np.isin(sums[1], sums[0])] = 0  # equal images are already reported above
         found = np.flatnonzero(cosine >= near.ALIKE)

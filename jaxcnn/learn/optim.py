@@ -201,7 +201,30 @@ def _own(optim: Optim, hyper: Hyper, learning_rate: Scalar) -> optax.GradientTra
     made = loaded.with_those(offered)()
     if not isinstance(made, optax.GradientTransformation):
         raise UserError(f"config.optim.name={optim.name!r} gives a {type(made).__name__}, not an optax optimiser")
+    if why := _unusable(made):
+        raise UserError(f"config.optim.name={optim.name!r} cannot train here: {why}; choose another optimiser")
     return made if decays else optax.chain(optax.add_decayed_weights(hyper.weight_decay, mask), made)
+
+
+def _unusable(made: optax.GradientTransformation) -> str:
+    """Why the step cannot use an optimiser that it can make; empty if it can.
+
+    It is tried on a small layer. Other failures there say nothing, as an optimiser may need layers of certain names.
+    """
+    params = {"classifier": {"kernel": jnp.zeros((3, 2)), "bias": jnp.zeros(2)}}
+    try:
+        state = jax.eval_shape(made.init, params)
+        averaged = jax.tree.leaves(state, is_leaf=lambda part: type(part).__name__ == "ScheduleFreeState")
+        if any(type(part).__name__ == "ScheduleFreeState" for part in averaged):
+            return (
+                "it trains other weights than the ones to evaluate (schedule-free); for an average of the weights, set "
+                "config.optim.swa_from or ema_decay"
+            )
+        jax.eval_shape(made.update, params, state, params)
+    except Exception as error:
+        if isinstance(error, TypeError) and "required keyword-only argument" in str(error):
+            return f"it needs the value of the loss, or a function of it, in each update ({error})"
+    return ""
 
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {

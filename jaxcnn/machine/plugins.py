@@ -10,6 +10,7 @@ import functools
 import hashlib
 import importlib
 import inspect
+import itertools
 import os
 import pathlib
 import re
@@ -30,9 +31,10 @@ OWN_CODE = "JAXCNN_OWN_CODE"  # environment variable; with "off" no name that is
 # Packages whose objects are no part of a run, but could do anything: those of Python itself, and installers.
 _REFUSED = sys.stdlib_module_names | {"pip", "setuptools", "pkg_resources", "_distutils_hack"}
 GIVEN = "given"  # used in place of a module, for objects from Python that no name leads to
+ELSEWHERE = ".elsewhere"  # ends the names of objects of other sessions, which this one has to be given again
 _LOADING = threading.RLock()
 
-_given: dict[str, Any] = {}  # the latest object given for each name
+_given: dict[str, Any] = {}  # the objects given from Python, each with a name of its own
 _tokens: list[tuple[Any, str]] = []  # objects without a source file, each with its token
 
 
@@ -108,8 +110,9 @@ def load(kind: str, name: str) -> Loaded:
             return Loaded(name, _given[target], options, "")
         if target.startswith(f"{GIVEN}:"):
             raise UserError(
-                f"{name!r} was an object of the Python session that started this run; pass it again, or put it "
-                "into a module and name it as package.module:attribute"
+                f"{name.replace(ELSEWHERE, '')!r} was an object of the Python session that started this run; pass it "
+                f"again, as in jaxcnn.load(workdir, {'model=Net' if kind == 'networks' else 'loss=function'}), or put "
+                "it into a module and name it as package.module:attribute"
             )
         if (wanted := os.environ.get(OWN_CODE, "on")) != "on":
             raise UserError(
@@ -144,6 +147,7 @@ def check(config: Config) -> None:
 def name_of(given: Any) -> str:
     """The open name of an object, by which this process finds it; other processes too if it is in a module file.
 
+    No other object gets this name, and the same object gets it again.
     A `functools.partial` with options that are literals is the name of its function with them.
     """
     if isinstance(given, str):
@@ -159,32 +163,57 @@ def name_of(given: Any) -> str:
     name = f"{getattr(given, '__module__', None)}:{getattr(given, '__qualname__', None)}"
     if open_names.is_attribute(name):
         try:
-            if _attribute(name, name) is given:
-                _given.pop(name, None)
+            # A notebook may define the same name again; a config made before keeps its object.
+            if _attribute(name, name) is given and (not is_of_a_session(name) or _is_named(name, given)):
                 return name
         except UserError:
             pass
-    name = f"{GIVEN}:{_label(given)}"
-    _given[name] = given
-    return name
+    names = (f"{GIVEN}:{_label(given)}{f'.{number}' if number > 1 else ''}" for number in itertools.count(1))
+    return next(name for name in names if _is_named(name, given))
 
 
-def give(name: str, given: Any) -> None:
-    """Let this process find an object by its open name in a run; the name of a module file stays as it is.
+def _is_named(name: str, given: Any) -> bool:
+    """Whether an object has this name; a free name becomes its name."""
+    with _LOADING:
+        known = _given.setdefault(name, given)
+        return known is given or (inspect.ismethod(given) and known == given)
 
-    Raises:
-      UserError: the run's network is in a module file, or is one of ours.
+
+def is_of_a_session(name: str) -> bool:
+    """Whether an open name leads to an object of a Python session, which is in no module file."""
+    return name.partition(":")[0] in (GIVEN, "__main__")
+
+
+def without_number(name: Any) -> Any:
+    """An open name as all sessions write it: the numbers of `name_of` depend on the other objects of a session.
+
+    Values that are no such name stay as they are; a list is taken element by element.
     """
-    target = open_names.parse(name)[0]
-    if target.partition(":")[0] not in (GIVEN, "__main__"):
-        raise UserError(f"the network of this run is {name!r}, which needs no model=")
-    _given[target] = given
+    if isinstance(name, list | tuple):
+        return [without_number(each) for each in name]
+    if not isinstance(name, str) or not is_of_a_session(name):
+        return name
+    target, bracket, options = name.partition("(")
+    home, _, label = target.partition(":")
+    label = label.rpartition(".")[2] if home == "__main__" else label.partition(".")[0]
+    return f"{GIVEN}:{label}{bracket}{options}"
 
 
-def needs(config: Config) -> list[str]:
-    """The open names of a config that only this process can resolve, because they are in no module file."""
-    names = [name for _, _, name in open_names.foreign(config)]
-    return [name for name in names if name.partition(":")[0] in (GIVEN, "__main__")]
+def needs(config: Config) -> list[tuple[str, str]]:
+    """(key, open name) of the parts that only this process can resolve, because they are in no module file."""
+    found = [(key.removeprefix("config."), name) for key, _, name in open_names.foreign(config)]
+    found.append(("data.source", config.data.source))
+    return [(key, name) for key, name in found if is_of_a_session(name)]
+
+
+def told(config: Config) -> list[str]:
+    """A line for each of `needs`, which says how another Python session continues or loads the run."""
+    return [
+        f"{without_number(name) if name.startswith(GIVEN) else name} is in no module of a file: other Python sessions "
+        f"must give it again, to jaxcnn.config as {key.partition('.')[0]}={{{key.partition('.')[2]!r}: …}}, and to "
+        "jaxcnn.load if predictions need it"
+        for key, name in needs(config)
+    ]
 
 
 def token(config: Any) -> str:

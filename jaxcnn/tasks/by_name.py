@@ -14,6 +14,7 @@ from jaxcnn.tasks import (
     found_in_stages,
     found_instances,
     instances,
+    monitor,
     multilabel,
     own,
     regions,
@@ -27,7 +28,7 @@ from jaxcnn.tasks.distillation import Distilled, Teacher
 from jaxcnn.tasks.example_weights import Weighted
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.tasks.suppression import Rule
-from jaxcnn.tasks.task import Evaluation, Loss, Targets, Task
+from jaxcnn.tasks.task import Evaluation, Facts, Loss, Targets, Task
 
 Sides = tuple[int, int]  # height and width
 _ANY: Sides = (32, 32)  # sides for uses in which nothing depends on them
@@ -131,10 +132,10 @@ def _loss(config: configuration.Task, outputs: int, sides: Sides = _ANY, network
 
 def evaluation(config: configuration.Task, outputs: int, sides: Sides = _ANY, network: str = "") -> Evaluation:
     """The evaluation of a config: that of the task, or that of the user or one with the user's figures added."""
-    of_task = _evaluation(config, outputs, sides, network)
-    if not config.evaluation:
-        return of_task
-    return own.evaluation(config.evaluation, of_task, _loss(config, outputs), targets(config, outputs))
+    found = _evaluation(config, outputs, sides, network)
+    if config.evaluation:
+        found = own.evaluation(config.evaluation, found, _loss(config, outputs), targets(config, outputs))
+    return monitor.deciding(found, config)
 
 
 def _evaluation(config: configuration.Task, outputs: int, sides: Sides = _ANY, network: str = "") -> Evaluation:
@@ -161,6 +162,17 @@ def _rule(config: configuration.Task) -> Rule:
 def headline(config: configuration.Task) -> Headline:
     """The figure that decides; it does not depend on the number of outputs."""
     return evaluation(config, 2).headline
+
+
+def remark(config: configuration.Task, facts: Facts, outputs: Sequence[str]) -> str:
+    """A remark if the figure that decides is ruled by one of several numbers; else empty.
+
+    Args:
+      config: the group `config.task`.
+      facts: facts of the targets of the training split (`Targets.facts`).
+      outputs: names of the outputs.
+    """
+    return "" if config.name != "regression" or config.monitor else regression.unlike_units(facts, outputs)
 
 
 def settings(config: configuration.Task) -> dict[str, float]:

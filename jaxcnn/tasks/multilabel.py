@@ -13,6 +13,7 @@ from jaxtyping import Array, Float32, UInt8
 import jaxcnn.config as configuration
 from jaxcnn.config import UserError
 from jaxcnn.tasks import areas, averaging, weights
+from jaxcnn.tasks.binned import Binned, f1_figures
 from jaxcnn.tasks.classes import lacks, without_examples
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.tasks.task import Facts, OfEach, Outputs, Settings, module_of
@@ -20,6 +21,7 @@ from jaxcnn.text import distinct, listed, named, save_picture, shorten, shown
 
 THRESHOLD = 0.5  # probability from which a class counts as predicted, unless thresholds were chosen on validation
 FIGURE = "mean_average_precision"
+MOST_KEPT = 2**25  # probabilities kept of a split
 
 Hot = UInt8[np.ndarray, "n k"]
 Shares = Float32[Array, "b k"]
@@ -51,6 +53,8 @@ class LabelSets:
 
     def read(self, labels: np.ndarray, title: str, base: str) -> Hot:
         """Labels [n, k] of 0 and 1 as they are; class numbers [n] as one class for each image."""
+        if labels.ndim == 1 and self.classes == 1:  # the column of the only label
+            labels = labels[:, None]
         if labels.ndim == 1:
             outside = (labels < 0) | (labels >= self.classes)
             if outside.any():
@@ -245,14 +249,24 @@ class SetFigures:
 
 
 class Probabilities:
-    """Collects the probabilities float32 [n, k] of all images, and their sets uint8 [n, k]."""
+    """Collects the probabilities float32 [n, k] of all images, and their sets uint8 [n, k].
+
+    Of more than `MOST_KEPT` probabilities, only counts are kept (`jaxcnn.tasks.binned`).
+    """
 
     def __init__(self) -> None:
         self._parts: list[tuple[np.ndarray, np.ndarray]] = []
+        self._binned: Binned | None = None
 
     def add(self, outputs: np.ndarray, target: np.ndarray) -> None:
         """Add logits float32 [n, k] and sets uint8 [n, k]."""
         self._parts.append((sigmoid(outputs), target))
+        if self._binned is None and sum(part.size for part, _ in self._parts) > MOST_KEPT:
+            self._binned = Binned(outputs.shape[1])
+        if self._binned is not None:
+            for probabilities, wanted in self._parts:
+                self._binned.add(probabilities, wanted.astype(bool), THRESHOLD)
+            self._parts = []
 
     def _all(self) -> tuple[np.ndarray, np.ndarray]:
         probabilities, wanted = (np.concatenate(parts) for parts in zip(*self._parts, strict=True))
@@ -260,26 +274,34 @@ class Probabilities:
 
     def fitted(self) -> dict[str, Any]:
         """The threshold of each class that has the best F1; used for the validation split."""
+        if self._binned is not None:
+            return {"thresholds": self._binned.thresholds(THRESHOLD)}
         probabilities, wanted = self._all()
         return {"thresholds": [best_threshold(p, w) for p, w in zip(probabilities.T, wanted.T, strict=True)]}
 
     def figures(self, names: Sequence[str], fitted: Mapping[str, Any]) -> dict[str, Any]:
         """Average precision and AUROC of each class (None without an example), their means, and three kinds of F1."""
-        probabilities, wanted = self._all()
         names = distinct(tuple(names))
+        if self._binned is not None:
+            return _means(names, self._binned.average_precisions(), self._binned.f1_figures(THRESHOLD))
+        probabilities, wanted = self._all()
         of_each = [average_precision(p, w) if w.any() else None for p, w in zip(probabilities.T, wanted.T, strict=True)]
-        known = [value for value in of_each if value is not None]
-        figures = {
-            FIGURE: float(np.mean(known)) if known else 0.0,
-            "average_precision": dict(zip(names, of_each, strict=True)),
-            **areas.figures(probabilities, wanted, names),
-            "at_half": f1_figures(probabilities >= THRESHOLD, wanted),
-        }
+        figures = _means(names, of_each, f1_figures(probabilities >= THRESHOLD, wanted))
+        figures |= areas.figures(probabilities, wanted, names)
         if "thresholds" in fitted:
             thresholds = np.asarray(fitted["thresholds"], np.float32)
             figures |= {"thresholds": dict(zip(names, fitted["thresholds"], strict=True))}
             figures |= {"at_thresholds": f1_figures(probabilities >= thresholds, wanted)}
         return figures
+
+
+def _means(names: Sequence[str], of_each: Sequence[float | None], at_half: Mapping[str, float]) -> dict[str, Any]:
+    known = [value for value in of_each if value is not None]
+    return {
+        FIGURE: float(np.mean(known)) if known else 0.0,
+        "average_precision": dict(zip(names, of_each, strict=True)),
+        "at_half": dict(at_half),
+    }
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
@@ -316,25 +338,6 @@ def best_threshold(scores: np.ndarray, wanted: np.ndarray, positives: int | None
     place = int(f1.argmax())
     lower = scores[order][last[place] + 1] if last[place] + 1 < len(scores) else 0.0
     return float((scores[order][last[place]] + lower) / 2)
-
-
-def f1_figures(guess: np.ndarray, wanted: np.ndarray) -> dict[str, float]:
-    """F1 of all decisions together (micro), averaged over classes (macro) and over images (sample).
-
-    A class without an example that is never predicted has an F1 of 0; an image without a class and without a prediction
-    has 1.
-    """
-
-    def f1(axis: int | None, empty: float) -> Any:
-        right, total = (guess & wanted).sum(axis), guess.sum(axis) + wanted.sum(axis)
-        return np.where(total > 0, 2 * right / np.maximum(total, 1), empty)
-
-    return {
-        "micro_f1": float(f1(None, 0.0)),
-        "macro_f1": float(f1(0, 0.0).mean()),
-        "sample_f1": float(f1(1, 1.0).mean()),
-        "exact_match": float((guess == wanted).all(axis=1).mean()),
-    }
 
 
 def _f1s(figures: Mapping[str, float]) -> str:

@@ -16,6 +16,8 @@ from jaxcnn.tasks.headline import Headline
 from jaxcnn.tasks.task import Facts, OfEach, Outputs, Settings, module_of
 from jaxcnn.text import distinct, save_picture, shown
 
+UNLIKE = 10  # ratio of the spreads of two numbers that is worth a remark
+MOST_LOST = 0.001  # share of the standard deviation that labels may lose when they become float32
 GROUPS = 10  # groups of examples by their first number, for stratified validation
 
 Numbers = Float32[Array, "b k"]
@@ -48,12 +50,19 @@ class Quantities:
 
     def read(self, labels: np.ndarray, title: str, base: str) -> Values:
         """The labels, [n] or [n, k], as float32 [n, k]."""
-        values = labels.reshape(len(labels), -1).astype(np.float32)
+        exact = labels.reshape(len(labels), -1).astype(np.float64)
+        values = exact.astype(np.float32)
         if values.shape[1] != self.numbers:
             raise UserError(f"{title} {base}: labels have shape {labels.shape}, not (images, {self.numbers} numbers)")
         wrong = np.argwhere(~np.isfinite(values))
         if len(wrong):
             raise UserError(f"{title} {base}: the label at index {wrong[0][0]} is not a finite number")
+        lost = np.abs(values - exact).max(axis=0, initial=0.0) > MOST_LOST * exact.std(axis=0) if len(exact) else []
+        for column in np.flatnonzero(lost & (np.ptp(exact, axis=0) > 0) if len(exact) else []):
+            raise UserError(
+                f"{title} {base}: labels such as {exact[0, column]!r} lose more than {100 * MOST_LOST:g} % of their "
+                f"standard deviation as float32; subtract {round(float(exact[:, column].mean()))} from all first"
+            )
         return values
 
     def check(self, targets: Values, names: Sequence[str], title: str, description: str, lowest: float) -> None:
@@ -137,6 +146,24 @@ class StandardizedError:
     def reported(self, outputs: Outputs, target: Numbers, constants: Any) -> OfEach:
         """The training loss of each example, which evaluation reports unchanged."""
         return self.losses(outputs, target, {}, constants, None)
+
+
+def unlike_units(facts: Facts, names: Sequence[str]) -> str:
+    """A remark if one of several numbers has a much larger unit than another; empty without such a number.
+
+    Args:
+      facts: from `Quantities.facts`.
+      names: names of the numbers.
+    """
+    spreads = facts["std"]
+    least, most = int(np.argmin(spreads)), int(np.argmax(spreads))
+    if spreads[most] <= UNLIKE * spreads[least]:
+        return ""
+    return (
+        f"{shown(names[most])} varies {spreads[most] / spreads[least]:.3g} times as much as {shown(names[least])}, so "
+        "it rules the mean absolute error, which decides; with config.task.monitor='loss' each number counts by its "
+        "own standard deviation"
+    )
 
 
 def in_units(outputs: Any, constants: Any) -> Any:

@@ -12,6 +12,7 @@ import contextvars
 import logging
 import pathlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from jaxcnn.machine.heartbeat import RESTARTABLE, Cluster
 
 GRACE_SECONDS = 20.0  # seconds for the current step, evaluation batch and save
 LOOK_SECONDS = 0.1
+AGAIN_SECONDS = 2.0  # an interrupt so long after the first one leaves at once; one before it is the same press
 INTERRUPTED = RESTARTABLE  # exit code: stopped by a signal
 
 # Phases in which all state is on disk, so leaving at once loses nothing.
@@ -61,14 +63,21 @@ class Interrupts:
         self.grace_seconds = GRACE_SECONDS
         self.received: str | None = None
         self.leaving: Callable[[], None] | None = None
+        self._left = False  # by a second interrupt, while the run hung
         self._asked = asked
         self._sent: Callable[[], list[Any]] | None = None
 
     def enter(self, phase: str) -> None:
         """Set the phase. Raises Interrupted if the run has to stop and nothing needs saving."""
+        self._go_on()
         self.phase = phase
         if phase in NOTHING_TO_SAVE and self.cluster.alone and self.is_asked():
             raise Interrupted(f"{self.received} before {phase}: stopped, nothing was lost; {self.where}")
+
+    def _go_on(self) -> None:
+        """End the thread of a run that was left: another call may use the workdir now."""
+        if self._left:
+            raise Interrupted("left by a second interrupt")
 
     def check(self) -> None:
         """Raise `Interrupted` if the run has to stop; if any of several processes has to, all raise at the same call.
@@ -80,6 +89,7 @@ class Interrupts:
 
     def agree(self, value: Any = None) -> list[Any]:
         """`check`, then return the values that all processes gave at the previous call, in order; [value] if alone."""
+        self._go_on()
         self.is_asked()
         if self.cluster.alone:
             if self.received:
@@ -120,6 +130,8 @@ class Interrupts:
     def drive(self, work: Callable[[], T]) -> T:
         """Return `work()`, the steps of a run. A KeyboardInterrupt asks it to stop, and is raised once it has stopped.
 
+        Another one, at least `AGAIN_SECONDS` later, is raised at once, for example if a function of the user hangs. The
+        thread of the run then ends at its next step, and writes nothing more.
         The same holds for any other exception that a signal handler of the caller raises in the main thread.
         """
         if threading.current_thread() is not threading.main_thread():
@@ -146,9 +158,9 @@ class Interrupts:
         except BaseException as caught:  # just before or after the wait
             self.received = self.received or type(caught).__name__
             may_start.set()
-            if not started:
+            if not started or self._left:
                 raise
-            self._wait(running)
+            self._wait(running, caught)
             broken = caught
         if broken is None:
             return running.result()
@@ -159,14 +171,36 @@ class Interrupts:
             raise Stopped(str(error or "the run has ended")) from None
         raise broken
 
-    def _wait(self, running: concurrent.futures.Future[Any]) -> BaseException | None:
-        """Wait for the end of a run in another thread; return the exception raised in this thread meanwhile, if any."""
-        broken: BaseException | None = None
+    def _wait(
+        self, running: concurrent.futures.Future[Any], broken: BaseException | None = None
+    ) -> BaseException | None:
+        """Wait for the end of a run in another thread; return the exception raised in this thread meanwhile, if any.
+
+        Args:
+          running: the result of the run.
+          broken: the exception that has asked it to stop already.
+
+        Raises:
+          Stopped: another exception came later.
+        """
+        since = time.monotonic()
         while not running.done():
             try:
                 concurrent.futures.wait([running], LOOK_SECONDS)  # `_thread.interrupt_main` does not end a wait
             except BaseException as error:  # keep waiting: the run is stopping, and must complete its files
+                now = time.monotonic()
                 if broken is None:
-                    broken, self.received = error, type(error).__name__
-                    _log.warning("%s during %s: saving a checkpoint and stopping", self.received, self.phase)
+                    broken, self.received, since = error, type(error).__name__, now
+                    _log.warning(
+                        "%s during %s: saving a checkpoint and stopping (another one after %g seconds leaves at once)",
+                        self.received,
+                        self.phase,
+                        AGAIN_SECONDS,
+                    )
+                elif now - since >= AGAIN_SECONDS:
+                    self._left = True
+                    raise Stopped(
+                        f"interrupted again during {self.phase}: left at once, and what is not in a checkpoint is "
+                        f"lost; {self.where}"
+                    ) from None
         return broken

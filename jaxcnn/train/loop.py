@@ -195,7 +195,7 @@ def _train_steps(session: Session) -> None:
 def ended(session: Session, due: Due) -> bool:
     """Whether a run has made its last step, or has been validated `run.patience` times without a new best."""
     patience, progress = session.config.run.patience, session.progress
-    stale = patience > 0 and due.since(progress.best_step, progress.evaluated) >= patience
+    stale = patience > 0 and due.since(progress.advanced_step, progress.evaluated) >= patience
     return stale or session.step >= session.spec.total_steps
 
 
@@ -239,15 +239,16 @@ def _evaluate(session: Session) -> bool:
         values |= measured.recorded(session, collector.figures(split.class_names, {}))
     progress = session.progress
     progress.eval_seconds += time.monotonic() - began
-    progress.evaluated = session.step
     epoch = round(session.step / session.spec.steps_per_epoch, 6)
     session.logbook.record("val", session.step, {"epoch": epoch, **values, "train_seconds": progress.train_seconds})
     headline = evaluation.headline
-    decisive = values[summary.headline(session.config, headline)]
-    progress.score = headline.score(decisive)
-    better = progress.best_score is None or progress.score > progress.best_score
-    if better:
-        progress.best_score, progress.best_step = progress.score, session.step
+    decisive = values.get(summary.headline(session.config, headline))
+    if decisive is None:
+        raise UserError(
+            f"config.task.monitor={headline.name!r}: the validation split has no such figure, so it cannot decide; it "
+            f"has {', '.join(name for name in values if name != 'examples')}"
+        )
+    better = progress.validated(session.step, headline.score(decisive), session.config.run.min_delta)
     session.evaluation = Evaluation(session.step, session.spec.total_steps, epoch, values, better)
     told.evaluation(session, values, better=better)
     return better

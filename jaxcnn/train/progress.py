@@ -17,6 +17,8 @@ class Progress:
       last_loss: loss of the last step read; always finite.
       evaluated, score: the last evaluated step, and the score of its headline figure on validation; larger is better.
       best_score, best_step: the best score, and its step; None and 0 before the first evaluation.
+      advanced_score, advanced_step: the last best score that was better than the one before by `run.min_delta`, from
+        which `run.patience` counts, and its step.
       reduced: the last step after which `schedule.name="plateau"` lowered the rate; 0: none.
       way: the way in which a population made the steps so far; empty: none, or as in a single run.
       exchanged: the last step at which the state was taken from another member of a population.
@@ -33,6 +35,8 @@ class Progress:
     score: float = 0.0
     best_score: float | None = None
     best_step: int = 0
+    advanced_score: float | None = None
+    advanced_step: int = 0
     reduced: int = 0
     way: str = ""
     exchanged: int = 0
@@ -46,6 +50,22 @@ class Progress:
     wall_seconds: float = 0.0
     starts: int = 0
 
+    def validated(self, step: int, score: float, least: float) -> bool:
+        """Note the score of a validation; return whether it is the best so far.
+
+        Args:
+          step: the step after which it was made.
+          score: the score of its headline figure.
+          least: `run.min_delta`.
+        """
+        self.evaluated, self.score = step, score
+        if self.advanced_score is None or score > self.advanced_score + least:
+            self.advanced_score, self.advanced_step = score, step
+        better = self.best_score is None or score > self.best_score
+        if better:
+            self.best_score, self.best_step = score, step
+        return better
+
     @classmethod
     def of_record(cls, progress: dict[str, Any], metrics: Sequence[str]) -> "Progress":
         """The progress in a checkpoint's record; `metrics` are the names of the task's metrics.
@@ -58,6 +78,8 @@ class Progress:
                 values[name] = values.pop(before)
         if not values.get("best_step"):
             values["best_score"] = None
+        if "advanced_step" not in values:
+            values |= {"advanced_score": values.get("best_score"), "advanced_step": values.get("best_step", 0)}
         if isinstance(values.get("window"), list):
             values["window"] = dict(zip((LOSS, *metrics, COUNT), values["window"], strict=True))
         return cls(**values)

@@ -1,9 +1,12 @@
-"""Wait until a checkpoint is on disk, and notice early that its folder can no longer be written."""
+"""Saved checkpoints: waiting until one is on disk, and reading what it has of an optimiser."""
 
 import pathlib
 import threading
 from concurrent.futures import Future
 from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
 
 LOOK = 1.0  # seconds between two looks at the folder
 _BYTES = 4096  # a full disk takes no more
@@ -53,3 +56,17 @@ def _look(folder: pathlib.Path) -> None:
         file.write_bytes(bytes(_BYTES))
     finally:
         file.unlink(missing_ok=True)
+
+
+def optimizer(folder: pathlib.Path) -> Any:
+    """The shapes of the optimiser's state in the newest checkpoint of a folder that can be read, as nested mappings.
+
+    With them, a checkpoint is restored without the code of its optimiser. Empty without a checkpoint.
+    """
+    for step in sorted((int(path.name) for path in folder.glob("*") if path.name.isdecimal()), reverse=True):
+        try:
+            tree = ocp.StandardCheckpointHandler().metadata((folder / str(step) / "state").absolute()).tree
+        except Exception:  # a damaged one, which is told when it is restored
+            continue
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree.get("opt_state", {}))
+    return {}

@@ -20,6 +20,7 @@ from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.machine import malloc, paths, plugins
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.machine.heartbeat import Cluster
+from jaxcnn.tasks import by_name
 from jaxcnn.text import counted
 from jaxcnn.train import (
     environment,
@@ -157,9 +158,9 @@ def _tell(found: Setup, folder: pathlib.Path, logbook: Logbook) -> None:
     config, splits = found.config, found.splits
     where = f"{splits.train.description}, {meshes.describe(found.mesh)}, in {folder}"
     logbook.say(f"jaxcnn: {config.model.name} on {where}")
-    for name in plugins.needs(config):
-        logbook.say(f"  {name} is in no module of a file: other Python sessions must give it again")
-    _tell_of_splits(splits, logbook)
+    for line in plugins.told(config):
+        logbook.say(f"  {line}")
+    _tell_of_splits(config, splits, logbook)
     logbook.say(f"  loader {found.loader} ({found.why_loader})")
     if found.steps_per_call > 1:
         logbook.say(f"  up to {found.steps_per_call} steps in one call ({found.why_steps})")
@@ -270,7 +271,7 @@ def _check_best(config: Config, checkpoints: Checkpoints, progress: Progress) ->
         )
 
 
-def _tell_of_splits(splits: Splits, logbook: Logbook) -> None:
+def _tell_of_splits(config: Config, splits: Splits, logbook: Logbook) -> None:
     for note in (*splits.notes, *splits.leaks()):
         logbook.say(f"  {note}", LOOK)
     for split in (splits.train, splits.val, splits.test):
@@ -280,6 +281,8 @@ def _tell_of_splits(splits: Splits, logbook: Logbook) -> None:
                 f"{counted(len(splits.class_names), 'class', 'classes')}, {split.description}"
             )
     logbook.say(f"  classes: {splits.kind.describe(splits.train.targets, splits.class_names)}")
+    if line := by_name.remark(config.task, splits.kind.facts(splits.train.targets), splits.class_names):
+        logbook.say(f"  {line}", LOOK)
     if splits.val is None:
         logbook.say("  protocol=full: trains on the whole training split; nothing is held out for validation")
 

@@ -67,9 +67,10 @@ def last_line(figures: dict[str, Any]) -> str:
     name, figure = figures["headline"], headline_of(figures)
     kind = "moving average, " if name.startswith("ema_") else ""
     if figures["test"]:
-        value = figures["test"][name]
+        value = figures["test"].get(name)  # absent if the test split has too few classes for it
         examples = counted(figures["test"]["examples"], "example")
-        outcome = f"test {figure.label} {figure.shown(value)} ({kind}{examples})"
+        told = "unknown" if value is None else figure.shown(value)
+        outcome = f"test {figure.label} {told} ({kind}{examples})"
         augmented = figures["test"].get(name.replace(figure.name, f"tta_{figure.name}"))
         if augmented is not None:
             outcome += f", {figure.shown(augmented)} with test-time augmentation ({figures['tta']})"

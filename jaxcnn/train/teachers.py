@@ -24,10 +24,19 @@ def of(config: configuration.Config, splits: Splits) -> TrainedTeacher:
 
     Raises:
       UserError: the workdir has no run.
-      ConfigError: the teacher's network is for other classes or another size of images.
+      ConfigError: the teacher's network is for another task, other classes, or images of another size or type.
     """
     folder = folder_of(config)
-    facts = workdir.read_data_facts(folder)
+    facts, own = workdir.read_data_facts(folder), workdir.read_config(folder)
+    for what, theirs, ours in (
+        ("config.task.name", own.task.name, config.task.name),
+        ("config.data.dtype", own.data.dtype, config.data.dtype),
+    ):
+        if theirs != ours:
+            raise ConfigError(
+                f"{KEY}={config.task.teacher!r} was trained with {what}={theirs!r}, but this run has {ours!r}; choose "
+                "another teacher"
+            )
     if tuple(facts["class_names"]) != splits.class_names:
         raise ConfigError(f"{KEY}={config.task.teacher!r} was trained on other classes than {splits.train.description}")
     shape = tuple(facts["image_shape"])
@@ -36,11 +45,11 @@ def of(config: configuration.Config, splits: Splits) -> TrainedTeacher:
             f"{KEY}={config.task.teacher!r} was trained on images of {shape}, but those of {splits.train.description} "
             f"are {splits.train.image_shape}"
         )
-    return TrainedTeacher(trained.spec_of(workdir.read_config(folder), facts))
+    return TrainedTeacher(trained.spec_of(own, facts))
 
 
 def constants(config: configuration.Config) -> dict[str, Any]:
-    """The constants of the teacher: the weights of its last checkpoint that its test used.
+    """The constants of the teacher: the weights of the checkpoint that its test used.
 
     Raises:
       UserError: the workdir has no sound checkpoint.

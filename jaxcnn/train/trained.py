@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcnn.config import Config, UserError
+from jaxcnn.config import Config, Optim, Schedule, UserError, open_names
 from jaxcnn.data.batch import Constants, Split
 from jaxcnn.learn import programs, sharded
 from jaxcnn.learn import tta as views
@@ -16,7 +16,7 @@ from jaxcnn.machine import mesh as meshes
 from jaxcnn.tasks import by_name
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.tasks.task import Collector
-from jaxcnn.train import fitted, normalization, origin, seals, workdir
+from jaxcnn.train import fitted, normalization, origin, saved, seals, workdir
 from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.damage import DamagedError
 from jaxcnn.train.evaluate import evaluate
@@ -87,7 +87,11 @@ def _go_on() -> None:
 
 
 def spec_of(config: Config, facts: dict[str, Any]) -> StepSpec:
-    """The spec of the trained network of a run, from its config and the facts of its data."""
+    """The spec of the trained network of a run, from its config and the facts of its data.
+
+    What only training uses is left out if it is code of the user: it may be gone, and no answer depends on it.
+    """
+    config = _without_code_of_training(config)
     outputs, sides = len(facts["class_names"]), tuple(facts["image_shape"][:2])
     spec = make_spec(
         config,
@@ -99,7 +103,20 @@ def spec_of(config: Config, facts: dict[str, Any]) -> StepSpec:
     return dataclasses.replace(spec, shard_optimizer=False, shard_params=False)
 
 
-def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> tuple[Trained, list[str]]:
+def _without_code_of_training(config: Config) -> Config:
+    """The config without the user's augmentations, optimiser, schedule and loggers."""
+    optim, schedule = config.optim, config.schedule
+    if any(open_names.foreign(optim)):
+        optim = dataclasses.replace(optim, name=Optim.name)
+    if any(open_names.foreign(schedule)):
+        schedule = dataclasses.replace(schedule, name=Schedule.name)
+    augment, run = dataclasses.replace(config.augment, own=()), dataclasses.replace(config.run, loggers=())
+    return dataclasses.replace(config, optim=optim, schedule=schedule, augment=augment, run=run)
+
+
+def load(
+    folder: pathlib.Path, checkpoint: str, weights: str, devices: int, config: Config | None = None
+) -> tuple[Trained, list[str]]:
     """The network of a workdir, and remarks on checkpoints that had to be skipped.
 
     Args:
@@ -107,11 +124,12 @@ def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> t
       checkpoint: `TESTED`, "last", "best" (on the validation split) or a step.
       weights: "last", "ema", or "" for the moving average if the run keeps one, else "last".
       devices: number of devices to use; 0: all.
+      config: the config of the workdir, if its open names are others in this process; None: as in its file.
 
     Raises:
       UserError: the folder has no run, no such checkpoint or no such weights, or files of it are damaged.
     """
-    config = workdir.read_config(folder)
+    config = config or workdir.read_config(folder)
     facts = workdir.read_data_facts(folder)
     origin.check(folder, config, facts)
     meshes.prepare_backend()
@@ -122,6 +140,8 @@ def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> t
     # The checkpoint also has the settings of the training loss, which the task of a trained network lacks.
     hyper = dataclasses.replace(target.hyper, task=dict.fromkeys(by_name.settings(config.task), target.hyper.momentum))
     target = dataclasses.replace(target, hyper=hyper)
+    if any(open_names.foreign(config.optim)):
+        target = dataclasses.replace(target, opt_state=saved.optimizer(folder / "checkpoints"))
     remarks: list[str] = []
     if checkpoint == TESTED:
         checkpoint = "best" if config.run.test_with == "best" and checkpoints.best() is not None else "last"

@@ -17,7 +17,7 @@ from jaxcnn.config import Config, UserError
 from jaxcnn.config.rules import HELD_OUT
 from jaxcnn.data import place
 from jaxcnn.data.source import Splits
-from jaxcnn.machine import json_text, locks, whole_files
+from jaxcnn.machine import json_text, locks, plugins, whole_files
 from jaxcnn.machine.heartbeat import Cluster
 from jaxcnn.machine.meeting import HostsError
 from jaxcnn.text import distinct, shown
@@ -152,6 +152,8 @@ def differences(tree: dict[str, Any], config: Config, where: str, may_change: tu
     # A key that an older version did not write has its default.
     here = configs.flatten(_plain(config))
     there = configs.flatten(_plain(Config())) | same_data.settled(configs.flatten(tree), here)
+    for flat in (here, there):
+        flat |= {key: plugins.without_number(flat[key]) for key in (*configs.open_keys(), "data.source")}
     absent = "absent"
     differ = [
         key

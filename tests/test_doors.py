@@ -1,0 +1,55 @@
+"""`jaxcnn.sweep`, `jaxcnn.report` and `jaxcnn.doctor`: the commands' work from Python."""
+
+import importlib
+
+import numpy as np
+import pytest
+
+import jaxcnn
+from jaxcnn.config import ConfigError, UserError
+from tests import digits, small
+
+
+def test_a_sweep_runs_continues_and_is_reported(tmp_path):
+    base = digits.config(run={"steps": 20, "eval_every_epochs": 10.0})
+    with small.programs_kept():
+        found = jaxcnn.sweep(base, tmp_path / "sweep", space={"lr": [0.0, 0.2]}, progress=False)
+        again = jaxcnn.sweep(base, tmp_path / "sweep", space={"lr": [0.0, 0.2]}, progress=False)
+    assert [trial["state"] for trial in found.trials] == ["complete"] * 2 and again.trials == found.trials
+    assert found.best["overrides"] == {"optim.learning_rate": 0.2}
+    assert "2 of 2 trials complete" in repr(found) and "val_accuracy" in found._repr_html_()
+    made = jaxcnn.report(tmp_path / "sweep", title="rates")
+    assert made.page == tmp_path / "sweep" / "report" / "report.html" and "rates" in made.page.read_text()
+    assert "report.html" in made._repr_html_()
+
+
+def test_what_is_no_sweep_or_report_is_told_in_one_line(tmp_path):
+    for call, told in (
+        (lambda: jaxcnn.sweep("quickstart", tmp_path), "no get_sweep"),
+        (lambda: jaxcnn.sweep(jaxcnn.config("quickstart"), tmp_path), "needs space="),
+        (lambda: jaxcnn.sweep("quickstart", tmp_path, space={"lrr": [1]}), "there is no field 'lrr'"),
+        (lambda: jaxcnn.sweep("quickstart", tmp_path, space={}), "varies nothing"),
+        (lambda: jaxcnn.sweep("sweeps/imbalance", tmp_path, seeds=(1,)), "is for space="),
+        (
+            lambda: jaxcnn.sweep(jaxcnn.config("cnn", loss=lambda o, t: 0), tmp_path, space={"lr": [1.0]}),
+            "is an object of this session",
+        ),
+        (jaxcnn.report, "no folder was given"),
+        (lambda: jaxcnn.report(tmp_path / "nothing"), "nothing"),
+    ):
+        with pytest.raises(UserError, match=told) as error:
+            call()
+        assert len(str(error.value).splitlines()[0]) < 500
+    with pytest.raises(ConfigError):
+        jaxcnn.doctor("resnt")
+
+
+def test_the_doctor_looks_at_arrays_and_stays_a_package():
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), np.uint8)
+    images[50] = images[0]
+    given = {"train": (images[:40], np.arange(40) % 2), "test": (images[40:], np.arange(20) % 2)}
+    found = jaxcnn.doctor(data=given)
+    leak = next(each for each in found.results if each.name == "images of test in train")
+    assert not found.ok and (leak.status, leak.found) == ("fail", "1 of 20")
+    assert "fail images of test in train: 1 of 20" in str(found) and "images of test in train" in found._repr_html_()
+    assert importlib.import_module("jaxcnn.doctor.data").examine and callable(jaxcnn.doctor)
