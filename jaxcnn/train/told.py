@@ -26,7 +26,7 @@ def evaluation(session: Session, values: dict[str, Any], *, better: bool) -> Non
     epoch = terminal.epochs_with_decimals(session.step, session.spec.steps_per_epoch)
     book.progress(
         f"step {session.step}/{session.spec.total_steps} epoch {epoch} "
-        f"val loss {values[LOSS]:.4f} val{headline.among(values)}{average} "
+        f"val loss {values[LOSS]:.4f} val{headline.among(values) if headline.name != LOSS else ''}{average} "
         f"best {headline.shown(headline.value(best_score))}",
         now=True,
     )
