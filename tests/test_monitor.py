@@ -7,8 +7,9 @@ import pytest
 
 from jaxcnn import config as configs
 from jaxcnn.api.progress import _value
-from jaxcnn.config import ConfigError, Task, monitors
+from jaxcnn.config import ConfigError, Task
 from jaxcnn.tasks import by_name
+from jaxcnn.tasks import figures as monitors
 from jaxcnn.tasks.task import Finding
 from jaxcnn.train import summary as summaries
 from jaxcnn.train import trained
@@ -64,7 +65,7 @@ def test_a_figure_that_cannot_decide_is_refused(changes, told):
     for group, values in changes.items():
         tree[group] |= values
     with pytest.raises(ConfigError, match=told) as error:
-        configs.from_config_dict(tree)
+        by_name.headline(configs.from_config_dict(tree).task)
     assert len(str(error.value)) < 500
 
 

@@ -390,7 +390,6 @@ def test_a_network_that_a_notebook_defines_says_what_it_needs(tmp_path, capsys):
     ("name", "told"),
     [
         ("optax:lbfgs", "it needs the value of the loss, or a function of it, in each update"),
-        ("optax:polyak_sgd", "it needs the value of the loss"),
         ("optax.contrib:schedule_free_adamw", "schedule-free"),
         ("optax.contrib:prodigy", ""),
         ("optax:adafactor", ""),

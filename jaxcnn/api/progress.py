@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from jaxcnn.api.shown import Html, table, value_text
-from jaxcnn.config import monitors
+from jaxcnn.tasks import figures
 from jaxcnn.train.hooks import Evaluation, Step
 from jaxcnn.train.logbook import duration
 from jaxcnn.train.terminal import epochs_with_decimals
@@ -126,7 +126,7 @@ def _title(name: str) -> str:
 
 
 def _value(name: str, value: float) -> str:
-    return f"{100 * value:.2f} %" if monitors.is_share(name) else f"{value:.4f}"
+    return f"{100 * value:.2f} %" if figures.is_share(name) else f"{value:.4f}"
 
 
 def _best(row: Evaluation) -> Html:

@@ -3,7 +3,6 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from jaxcnn.config import convert, monitors
 from jaxcnn.config.fields import Config, Task
 
 OF_CLASSES = ("task.class_weights", "task.weights_by_name", "task.focal_gamma", "optim.label_smoothing")
@@ -39,12 +38,6 @@ def mistakes(config: Config) -> list[str]:
     if task.specificity and config.data.protocol == "full":
         wrong.append(
             "config.task.specificity needs a validation split to choose its thresholds (config.data.protocol='holdout')"
-        )
-    known = monitors.OF_TASKS[task.name]
-    if task.monitor and task.monitor not in known and not task.evaluation:
-        wrong.append(
-            f"config.task.monitor={task.monitor!r:.100} is no figure of config.task.name={task.name!r}"
-            f"{convert.nearest(task.monitor, known)}; choose one of {', '.join(known)}"
         )
     if task.monitor and config.data.protocol == "full":
         wrong.append("config.task.monitor needs a validation split (config.data.protocol='holdout')")

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jaxcnn.config as configuration
-from jaxcnn.config import ConfigError, monitors
+from jaxcnn.config import ConfigError, convert
+from jaxcnn.tasks import figures
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.tasks.task import Collector, Evaluation, Facts
 
@@ -20,7 +21,7 @@ def deciding(evaluation: Evaluation, config: configuration.Task) -> Evaluation:
     It is an object of a subclass, so what else an evaluation can do stays.
 
     Raises:
-      ConfigError: the evaluation is a class of the user, which has its own headline.
+      ConfigError: the task has no such figure, or the evaluation is a class of the user, which has its own headline.
     """
     name = config.monitor
     if not name or (name == evaluation.headline.name and config.monitor_mode == "auto"):
@@ -30,7 +31,13 @@ def deciding(evaluation: Evaluation, config: configuration.Task) -> Evaluation:
             f"config.task.monitor={name!r} is for the figures of a task and of a function; the class in "
             f"config.task.evaluation={config.evaluation!r:.200} has its own headline"
         )
-    label, less, percent = monitors.kind_of(name, config.name, config.monitor_mode)
+    known = figures.OF_TASKS[config.name]
+    if name not in known and not config.evaluation:
+        raise ConfigError(
+            f"config.task.monitor={name!r:.100} is no figure of config.task.name={config.name!r}"
+            f"{convert.nearest(name, known)}; choose one of {', '.join(known)}"
+        )
+    label, less, percent = figures.kind_of(name, config.name, config.monitor_mode)
     kind = _monitored(type(evaluation), Headline(name, label, "lower" if less else "higher", percent))
     values = {field.name: getattr(evaluation, field.name) for field in dataclasses.fields(evaluation)}
     is_mean = name in (_MEAN, *evaluation.metrics)
@@ -46,10 +53,10 @@ def _monitored(kind: Any, headline: Headline) -> Any:
     """A subclass of an evaluation with another headline."""
     name = headline.name
 
-    def recorded(self: Any, figures: Mapping[str, Any]) -> dict[str, float]:
+    def recorded(self: Any, found: Mapping[str, Any]) -> dict[str, float]:
         """The figures of the task, and the one that decides, if the split has it."""
-        value = figures.get(name)
-        return kind.recorded(self, figures) | ({name: float(value)} if value is not None else {})
+        value = found.get(name)
+        return kind.recorded(self, found) | ({name: float(value)} if value is not None else {})
 
     def collector(self: Any, constants: Any) -> Collector:
         """A collector whose figures have the one that decides."""

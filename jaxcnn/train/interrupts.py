@@ -20,7 +20,7 @@ from jaxcnn.machine.heartbeat import RESTARTABLE, Cluster
 
 GRACE_SECONDS = 20.0  # seconds for the current step, evaluation batch and save
 LOOK_SECONDS = 0.1
-AGAIN_SECONDS = 2.0  # an interrupt so long after the first one leaves at once; one before it is the same press
+AGAIN_SECONDS = 1.0  # an interrupt so long after the first one leaves at once; one before it is the same press
 INTERRUPTED = RESTARTABLE  # exit code: stopped by a signal
 
 # Phases in which all state is on disk, so leaving at once loses nothing.
@@ -63,7 +63,7 @@ class Interrupts:
         self.grace_seconds = GRACE_SECONDS
         self.received: str | None = None
         self.leaving: Callable[[], None] | None = None
-        self._left = False  # by a second interrupt, while the run hung
+        self._abandoned = False  # by a second interrupt, while the run hung
         self._asked = asked
         self._sent: Callable[[], list[Any]] | None = None
 
@@ -76,7 +76,7 @@ class Interrupts:
 
     def _go_on(self) -> None:
         """End the thread of a run that was left: another call may use the workdir now."""
-        if self._left:
+        if self._abandoned:
             raise Interrupted("left by a second interrupt")
 
     def check(self) -> None:
@@ -158,7 +158,7 @@ class Interrupts:
         except BaseException as caught:  # just before or after the wait
             self.received = self.received or type(caught).__name__
             may_start.set()
-            if not started or self._left:
+            if not started or self._abandoned:
                 raise
             self._wait(running, caught)
             broken = caught
@@ -192,13 +192,13 @@ class Interrupts:
                 if broken is None:
                     broken, self.received, since = error, type(error).__name__, now
                     _log.warning(
-                        "%s during %s: saving a checkpoint and stopping (another one after %g seconds leaves at once)",
+                        "%s during %s: saving a checkpoint and stopping (another one after %g second leaves at once)",
                         self.received,
                         self.phase,
                         AGAIN_SECONDS,
                     )
                 elif now - since >= AGAIN_SECONDS:
-                    self._left = True
+                    self._abandoned = True
                     raise Stopped(
                         f"interrupted again during {self.phase}: left at once, and what is not in a checkpoint is "
                         f"lost; {self.where}"

@@ -14,7 +14,7 @@ from jaxcnn.learn import sharded
 from jaxcnn.machine import extras
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.machine.heartbeat import Cluster, Standing
-from jaxcnn.tasks import kept
+from jaxcnn.tasks import by_name, kept
 from jaxcnn.train import assess, curves, final_figures, measured, mistakes, origin, plateau, summary, told, workdir
 from jaxcnn.train.damage import DamagedError
 from jaxcnn.train.drive import Driver
@@ -84,6 +84,7 @@ def opened(
     interrupts.where = hooks.where or interrupts.goes_on(folder)
     interrupts.leaving, interrupts.cluster = hooks.leaving, cluster
     interrupts.enter("start")
+    by_name.headline(config.task)  # refuses a figure that cannot decide before any work
     with contextlib.ExitStack() as held:
         if cluster.first:
             held.enter_context(workdir.claim(folder, None if cluster.alone else config.hosts.join_seconds))

@@ -1,4 +1,4 @@
-"""The figures of validation that may decide which weights are best (`task.monitor`), by task."""
+"""The figures of validation that may decide which weights are best (`config.task.monitor`), by task."""
 
 from collections.abc import Mapping
 
