@@ -80,6 +80,7 @@ def test_balanced_sampling_has_a_bound_which_is_told():
     labels[:49] = np.arange(1, 50)  # 49 classes of one example, and one of 1951
     counts = np.bincount(labels[holdout.balanced(labels, 0)])
     assert counts[0] == 1951 and set(counts[1:]) == {400} and counts.sum() <= holdout.MOST_REPEATED * len(labels) + 1951
+    assert "so the classes get 400 to 1951 examples" in holdout.remark(labels[holdout.balanced(labels, 0)])[0]
     rare = np.zeros(40, np.int64)
     rare[:29] = np.arange(1, 30)  # 30 classes, so 11 of each are 330, below the bound
     found = splits(rare, sampling="balanced")

@@ -181,3 +181,14 @@ def balanced(groups: Int[np.ndarray, " n"], seed: int) -> Indices:
     wanted = min(int(counts.max()), MOST_REPEATED * len(groups) // len(counts))
     repeated = [np.resize(order[group == number], max(wanted, counts[number])) for number in range(len(counts))]
     return np.sort(np.concatenate(repeated))
+
+
+def remark(groups: Int[np.ndarray, " n"]) -> list[str]:
+    """A line if balanced examples of these groups (classes) are not equally many, because they would be too many."""
+    counts = np.unique(groups, return_counts=True)[1]
+    if counts.min() == counts.max():
+        return []
+    return [
+        f"data.sampling='balanced' makes a split about {MOST_REPEATED} times as large at most, so the classes get "
+        f"{counts.min()} to {counts.max()} examples, not equally many"
+    ]

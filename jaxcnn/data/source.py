@@ -94,7 +94,7 @@ class Splits:
     def leaks(self) -> list[str]:
         """A remark for each pair of splits that have equal images, or images of one group, or are not compared."""
         splits = [split for split in (self.train, self.val, self.test) if isinstance(split, Selection)]
-        found = []
+        found: list[str] = []
         for one, other in itertools.combinations(splits, 2):
             found += filter(None, [content.shared(one, other)])
             if self.group and one.groups is not None and other.groups is not None:
@@ -157,11 +157,7 @@ def open_splits(data: config.Data, task: config.Task = config.Task()) -> Splits:
     notes += [note for split in (val, test) if split for note in _lacks(split, kind, data)]
     if data.sampling == "balanced":
         chosen = holdout.balanced(kind.groups(train.targets), data.split_seed)
-        if len(np.unique(counts := kind.counts(train.take(chosen, "", "").targets))) > 1:
-            notes.append(
-                f"data.sampling='balanced' repeats examples until there are {holdout.MOST_REPEATED} times as many, so "
-                f"the classes get {counts.min()} to {counts.max()} examples, not equally many"
-            )
+        notes += holdout.remark(kind.groups(train.targets)[chosen])
         train = train.take(chosen, "train", f"{train.description} (balanced: {len(chosen)} of {len(train)} examples)")
     own_val = val is not None and wanted == own != data.val_split
     return Splits(train, val, test, source.class_names, kind, tuple(notes), cutter.opened, own_val, data.group)
