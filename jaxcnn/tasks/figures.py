@@ -29,6 +29,7 @@ OF_TASKS: Mapping[str, Mapping[str, Kind]] = {
     },
     "multilabel": {
         "mean_average_precision": ("mean average precision", False, True),
+        "macro_auroc": ("AUROC", False, True),
         "micro_f1": ("micro F1", False, True),
         "macro_f1": ("macro F1", False, True),
         "sample_f1": ("sample F1", False, True),
