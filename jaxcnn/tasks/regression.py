@@ -60,7 +60,7 @@ class Quantities:
         lost = np.abs(values - exact).max(axis=0, initial=0.0) > MOST_LOST * exact.std(axis=0) if len(exact) else []
         for column in np.flatnonzero(lost & (np.ptp(exact, axis=0) > 0) if len(exact) else []):
             raise UserError(
-                f"{title} {base}: labels such as {exact[0, column]!r} lose more than {100 * MOST_LOST:g} % of their "
+                f"{title} {base}: labels such as {float(exact[0, column])!r} lose more than {100 * MOST_LOST:g} % of their "
                 f"standard deviation as float32; subtract {round(float(exact[:, column].mean()))} from all first"
             )
         return values
