@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jaxcnn.config import Data, UserError
-from jaxcnn.config.rules import HELD_OUT
+from jaxcnn.config.rules_of_data import HELD_OUT
 from jaxcnn.data import place
 from jaxcnn.data.source import open_splits
 from jaxcnn.machine.heartbeat import Cluster

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jaxcnn.config import ConfigError, Data, UserError, from_config_dict
-from jaxcnn.config.rules import HELD_OUT
+from jaxcnn.config.rules_of_data import HELD_OUT
 from jaxcnn.data import holdout, source
 from jaxcnn.data.arrays import array_examples
 from jaxcnn.data.examples import Source

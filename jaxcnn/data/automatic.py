@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int8, Shaped
 
 import jaxcnn.config as config
 from jaxcnn.config import UserError
-from jaxcnn.config.rules import HELD_OUT
+from jaxcnn.config.rules_of_data import HELD_OUT
 from jaxcnn.data import cache, groups
 from jaxcnn.data.examples import Content, Examples, Hashes, Indices, Source
 from jaxcnn.text import counted

@@ -8,7 +8,7 @@ import numpy as np
 
 import jaxcnn.config as config
 from jaxcnn.config import UserError, convert
-from jaxcnn.config.rules import HELD_OUT
+from jaxcnn.config.rules_of_data import HELD_OUT
 from jaxcnn.data import automatic, class_names, content, groups, holdout, label_maps, memory, place, slices
 from jaxcnn.data.arrays import open_digits, open_synthetic
 from jaxcnn.data.batch import Split

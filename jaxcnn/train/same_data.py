@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcnn.config.rules import HELD_OUT
+from jaxcnn.config.rules_of_data import HELD_OUT
 from jaxcnn.data import groups, place
 from jaxcnn.data.batch import Split
 from jaxcnn.data.selection import groups_of

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 import jaxcnn.config as configs
 from jaxcnn.config import Config, UserError
-from jaxcnn.config.rules import HELD_OUT
+from jaxcnn.config.rules_of_data import HELD_OUT
 from jaxcnn.data import place
 from jaxcnn.data.source import Splits
 from jaxcnn.machine import json_text, locks, plugins, whole_files
