@@ -144,7 +144,7 @@ class Campaign:
             "command": ["python", "-m", *command],
             "identity": self._identity(part),
             "machine": self.machine,
-            "commits": list(dict.fromkeys([*before.get("commits", []), str(self.machine.get("commit"))])),
+            "commits": list(dict.fromkeys([*_commits(before), str(self.machine.get("commit"))])),
             "starts": before.get("starts", 0) + 1,
             "seconds": before.get("seconds", 0.0),
             "began": before.get("began", _now()),
@@ -290,6 +290,13 @@ def read_json(path: pathlib.Path) -> dict[str, Any] | None:
 
 def _not_run(why: str) -> dict[str, Any]:
     return {"state": NOT_RUN, "why": why}
+
+
+def _commits(stamp: dict[str, Any]) -> list[str]:
+    """The commits of the starts of a part; stamps of earlier versions have that of the last start alone."""
+    alone = (stamp.get("machine") or {}).get("commit")
+    commits: list[str] = stamp.get("commits", [str(alone)] if alone else [])
+    return commits
 
 
 def _card(machine: dict[str, Any] | None) -> tuple[Any, ...]:

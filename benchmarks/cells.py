@@ -17,6 +17,7 @@ Writes <out>.json and <out>.md after each run; the runs are in `cells-runs` besi
 import dataclasses
 import json
 import pathlib
+from importlib import util
 from typing import Any
 
 from absl import flags
@@ -172,6 +173,9 @@ class Table:
             costs[model], spent = cells_plan.cost(figures), spent + figures["wall_seconds"]
         seconds = 60 * MINUTES.value - spent
         together = [model for model in MODELS.value if model in TOGETHER.value and SEEDS.value > 1]
+        if together and util.find_spec("optuna") is None:
+            print("optuna is not installed: seeds are trained one after another, not together", flush=True)
+            together = []
         runs = [each for model, each in costs.items() for _ in range(SEEDS.value if model in together else 1)]
         epochs, seeds = cells_plan.choose(runs, len(self._sets), MARGIN * seconds, MOST_EPOCHS.value, MOST_SEEDS.value)
         if not epochs:

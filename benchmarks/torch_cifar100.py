@@ -11,6 +11,8 @@ import contextlib
 import dataclasses
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,12 +88,18 @@ class Augmented:
         return images.contiguous(memory_format=torch.channels_last), self._labels[index]
 
 
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that is compiled for each shape alone, as jaxcnn's programs are."""
+    torch._dynamo.config.recompile_limit = 64  # sides of images and shapes of filters
+    return torch.compile(function, dynamic=False)
+
+
 class Trainer:
     """The network, which is reset for each run, so that nothing is compiled twice."""
 
     def __init__(self, recipe: Recipe, classes: int, device: torch.device) -> None:
         self._recipe, self._classes, self._device = recipe, classes, device
-        self._compiled = torch.compile if recipe.compiled else lambda function: function
+        self._compiled = _compiled if recipe.compiled else lambda function: function
         self._module = self._new().to(device, memory_format=torch.channels_last)
         self._loss = self._compiled(self._loss_of)
 

@@ -216,6 +216,12 @@ def test_every_shipped_config_and_variant_is_sound(root):
             module.get_config("smok")
 
 
+@pytest.mark.parametrize("variant, rate", [("plain", 0.01), ("cores+plain", 0.01), ("paper+plain", 0.001)])
+def test_alexnet_without_batch_norm_has_a_smaller_rate_with_sgd(root, variant, rate):
+    config = from_config_dict(runpy.run_path(str(root / "configs/alexnet_cifar10.py"))["get_config"](variant))
+    assert not config.model.batch_norm and config.optim.learning_rate == pytest.approx(rate)
+
+
 def test_the_strong_variants_have_what_the_strongest_recipes_have(root):
     def read(name, variant="strong"):
         return from_config_dict(runpy.run_path(str(root / f"configs/{name}.py"))["get_config"](variant))

@@ -127,6 +127,9 @@ def test_the_page_counts_what_struck_and_names_how_to_repeat_what_went_wrong():
     again = page([*outcomes, outcomes[1] | {"wrong": ""}])
     assert "## What went wrong\n" not in again and "| SIGTERM | 2 | 0 | 1 | 1 | 0 |" in again
     assert "did not come again\n\n- `--seed=1 --shapes=8 --only=7`: own code; SIGTERM: it hangs" in again
+    for change in ({"run": "unet"}, {"shapes": 2}, {"faults": [struck("a pause")]}):  # that is another trial
+        other = page([*outcomes, outcomes[1] | {"wrong": ""} | change])
+        assert "## What went wrong\n" in other and "was mended" not in other
     assert "Each start of 0 of the runs was a new Python" in text
     assert not any(map(late, outcomes))
     assert late({"faults": [], "restarts": [{"repeated": 15}]})

@@ -170,7 +170,7 @@ class Optim:
     layers: tuple[tuple[str, float], ...] = ()  # (pattern of paths, factor of their learning rate); 0: frozen
     freeze_norm: bool = False  # BatchNorm uses its running statistics, and keeps these and its parameters
     newton_schulz_steps: Annotated[Positive, AtMost(100)] = 3  # muon
-    newton_schulz_batched: bool = False  # muon: kernels of one shape in one call: fewer kernels on a GPU, equal values
+    newton_schulz_batched: bool = False  # muon: kernels of one shape in one call: the same up to rounding
     renormalize_every: Positive = 1  # muon: steps from one rescaling of all kernels to the next; the first step has one
     sgd_momentum: Fraction = 0.9  # muon: for the classifier, biases and BatchNorm scales, which use SGD
     bias_gradient_factor: NonNegative = 1.0  # muon: multiplies the gradient of biases and scales, at learning_rate

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from jaxcnn.config import networks, open_names, ranges
 from jaxcnn.config.fields import Config, Init, Optim, Prune, Schedule
 
-OF_OUR_OPTIMIZERS = ("momentum", "nesterov", "beta2", "epsilon", "trust_coefficient", "newton_schulz_steps")
+OF_OUR_OPTIMIZERS = (
+    *("momentum", "nesterov", "beta2", "epsilon", "trust_coefficient"),
+    *("newton_schulz_steps", "newton_schulz_batched", "renormalize_every"),
+)
 OF_SCHEDULES = {"period": "restarts", "period_factor": "restarts", "cooldown": "trapezoid", "patience": "plateau"}
 STARTS = ("workdir", "workdirs", "file", "hub", "jaxcnn")  # kinds of config.init.source
 

@@ -53,7 +53,7 @@ def predict(network: Callable[[Images], Logits], image: Images, kind: str) -> Lo
 
 def chosen(examples: int, share: float) -> int:
     """The number of images that get the views, for `config.run.tta_share`."""
-    return math.ceil(round(share * examples, 6))
+    return max(1, math.ceil(round(share * examples, 6)))  # a share is above 0
 
 
 def described(kind: str, share: float) -> str:

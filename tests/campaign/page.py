@@ -18,15 +18,16 @@ HEAD = ("fault", "struck in time", "too late", "went on by itself", "refused in 
 
 
 def page(outcomes: Sequence[dict[str, Any]], earlier: Sequence[dict[str, Any]] = ()) -> str:
-    """The page, in Markdown; of a trial that was made again, the last outcome counts.
+    """The page, in Markdown; of a trial that was made again with the same faults, the last outcome counts.
 
     Args:
       outcomes: of trials.
       earlier: counts of pages whose outcomes were not kept (`tests.campaign.kept`).
     """
-    last = {(outcome["seed"], outcome["number"]): outcome for outcome in outcomes}
-    mended = [each for each in outcomes if each["wrong"] and not last[each["seed"], each["number"]]["wrong"]]
-    outcomes = list(last.values())
+    last = {_trial(outcome): outcome for outcome in outcomes}
+    repeated = [outcome for outcome in outcomes if outcome is not last[_trial(outcome)]]
+    mended = [each for each in repeated if each["wrong"] and _is_mended(each, last[_trial(each)])]
+    outcomes = [*last.values(), *(each for each in repeated if each["wrong"] and each not in mended)]
     made = ", ".join(dict.fromkeys(f"`{_command(outcome)}`" for outcome in outcomes))
     seeds = ", ".join(map(str, sorted({outcome["seed"] for outcome in outcomes})))
     struck = [fault for outcome in outcomes for fault in outcome["faults"] if fault["hit"]]
@@ -70,12 +71,23 @@ def page(outcomes: Sequence[dict[str, Any]], earlier: Sequence[dict[str, Any]] =
         lines += before
         for outcome in those:
             kinds = ", ".join(fault["fault"] for fault in outcome["faults"])
-            shapes = last[outcome["seed"], outcome["number"]].get("shapes", 8)
-            place = f"`--seed={outcome['seed']} --shapes={shapes} --only={outcome['number']}`"
+            place = f"`--seed={outcome['seed']} --shapes={outcome.get('shapes', 8)} --only={outcome['number']}`"
             lines.append(f"- {place}: {outcome['run']}; {kinds}: {' '.join(outcome['wrong'].split())}")
     for each in earlier:
         lines += ["", "## Earlier campaigns", "", each[EARLIER]]
     return "\n".join(lines) + "\n"
+
+
+def _trial(outcome: dict[str, Any]) -> tuple[Any, ...]:
+    """What a trial is known by; the run tells apart trials that were drawn by other versions of the campaign."""
+    return outcome["seed"], outcome["number"], outcome.get("shapes", 8), outcome["run"]
+
+
+def _is_mended(wrong: dict[str, Any], again: dict[str, Any]) -> bool:
+    """Whether the fault after which a trial went wrong struck again in the same phase, and all went right."""
+    fault, phase = wrong["faults"][-1]["fault"], wrong["faults"][-1].get("phase")
+    struck = [each for each in again["faults"] if each["hit"] and each["fault"] == fault and each.get("phase") == phase]
+    return bool(struck) and not again["wrong"]
 
 
 def _command(outcome: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ def page(record: dict[str, Any]) -> str:
         "",
         "A process that makes many steps, and a server that gets many requests. Memory may grow by "
         f"{MEMORY:.0%} from the second tenth of the work to the last, open files and threads not at all, and a step or "
-        f"request of the last tenth may take {SLOWER:.0%} more processor time than one of the first. What is made per "
+        f"request of the last tenth may take {SLOWER:.0%} more processor time than one of the second. What is made per "
         "second also depends on what else the machine had to do.",
     ]
     for name, what in WHAT.items():

@@ -47,7 +47,7 @@ def sample(process: int, done: int) -> Sample:
 def figures(samples: Sequence[Sample]) -> dict[str, Any]:
     """What the first, the second and the last tenth of the work took.
 
-    Memory is compared from the second tenth on, since in the first the parts that every run needs are still met for the
+    The second tenth is compared with the last, since in the first the parts that every run needs are still met for the
     first time, such as the first evaluation and the first checkpoint. Of open files and threads the fewest of a tenth
     count: while a checkpoint is written, there are more for a moment. Speed is told by processor time as well, which
     hardly depends on other work on the machine.
@@ -77,7 +77,7 @@ def figures(samples: Sequence[Sample]) -> dict[str, Any]:
 
 def complaints(told: dict[str, Any]) -> list[str]:
     """What grew or became slower, each in a few words; empty: nothing."""
-    first, second, last = told["first"], told["second"], told["last"]
+    second, last = told["second"], told["last"]
     found = []
     if last["memory"] > (1 + MEMORY) * second["memory"]:
         found.append(f"memory grew by {last['memory'] / second['memory'] - 1:.1%}, of {MEMORY:.0%}")
@@ -86,6 +86,6 @@ def complaints(told: dict[str, Any]) -> list[str]:
         for name, what in (("files", "open files"), ("threads", "threads"))
         if last[name] > second[name]
     ]
-    if last["processor"] > (1 + SLOWER) * first["processor"]:
-        found.append(f"the last tenth took {last['processor'] / first['processor'] - 1:.1%} more processor time")
+    if last["processor"] > (1 + SLOWER) * second["processor"]:
+        found.append(f"the last tenth took {last['processor'] / second['processor'] - 1:.1%} more processor time")
     return found
