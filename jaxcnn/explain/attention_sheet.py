@@ -73,9 +73,10 @@ def draw(
 
 def of_run(subject: Subject, given: Given) -> Any:
     """The sheet of a network and some images."""
-    maps = maps_of(subject, given.pixels)
+    pixels = given.pixels
+    maps = maps_of(subject, pixels)
     title = (
         f"What attention lets through: {subject.trained.config.model.name}, "
         f"{subject.trained.config.model.attention}, step {subject.trained.step}"
     )
-    return draw(as_rgb(given.pixels), maps, given.words, title)
+    return draw(as_rgb(pixels), maps, given.words, title)
