@@ -431,6 +431,7 @@ def test_attention_is_drawn_where_the_network_weighs_pixels(tmp_path):
     assert list(sheet) == ["attention1", "attention3"]
     assert np.array_equal(sheet["attention3"][0], found.maps) and sheet["attention3"][1] == subject.gates[-1].shape
     words = ["cat", "dog", "$1"]
-    attention_sheet.of_run(subject, given.Given(words, pixels.__getitem__, [None] * 3, words)).savefig(tmp_path / "a.png")
+    images = given.Given(words, pixels.__getitem__, [None] * 3, words)
+    attention_sheet.of_run(subject, images).savefig(tmp_path / "a.png")
     with pytest.raises(UserError, match="shows how attention weighs pixels, and this network has none that does"):
         attention_sheet.maps_of(untrained("classification", attention="se"), pixels)
