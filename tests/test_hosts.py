@@ -132,7 +132,7 @@ def test_processes_with_different_configs_are_refused_on_all_of_them_alike():
 
 
 def test_processes_with_different_versions_are_refused(monkeypatch):
-    monkeypatch.setattr(meeting, "_version", lambda package: str(threading.get_ident()))
+    monkeypatch.setattr(meeting.extras, "version", lambda package: str(threading.get_ident()))
     errors = meet_all(2, [0, 1])
     assert all("install the same version" in str(error) for error in errors)
 

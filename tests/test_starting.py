@@ -133,7 +133,7 @@ def test_a_resumed_run_never_reads_the_weights_again_and_ends_with_the_same_bits
 
 
 def test_an_optimiser_that_copies_the_parameters_copies_those_that_the_run_starts_from(before):
-    optim = {"name": "optax.contrib:schedule_free_sgd", "learning_rate": 0.1, "ema_decay": 0.0}
+    optim = {"name": "optax.contrib:prodigy", "learning_rate": 0.1, "ema_decay": 0.0}
     state, _, _ = started(digits.config(init={"source": sources(before)[0]}, optim=optim))
     copies = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.shape == state.params["conv2"]["kernel"].shape]
     assert any(np.array_equal(leaf, state.params["conv2"]["kernel"]) for leaf in copies)
