@@ -62,8 +62,8 @@ def charts(findings: Findings) -> Iterator[functools.partial[Plot]]:
         yield make(time_to_accuracy, findings, dataset)
     for i, front in enumerate(findings.fronts):
         yield make(pareto, front, i, findings)
-    for front in sizes.fronts(findings.families):
-        yield make(by_size, front)
+    for number, front in enumerate(sizes.fronts(findings.families), start=1):
+        yield make(by_size, front, number)
     for number, plane in enumerate(quickness.planes(findings), start=1):
         yield make(by_latency, plane, number)
     for i, facts in enumerate(findings.scalings):

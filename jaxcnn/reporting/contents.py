@@ -12,7 +12,7 @@ from jaxcnn.reporting.tables import Cell, Table, number, text
 
 ON_TEST = "chosen on the test split (--best_on_test), so biased upwards"
 NOTHING = text("–")
-CONSTANT = ("data", "network", "machine", "starts")  # columns left out if equal in all rows
+CONSTANT = ("data", "network", "machine", "starts", "figure")  # columns left out if equal in all rows
 
 
 def tables(findings: Findings) -> dict[str, Table]:
@@ -290,11 +290,11 @@ def pareto(findings: Findings) -> Table:
     for front in findings.fronts:
         for s in front["front"]:
             rows.append([
-                text(front["data"]), text(s.title), seconds_cell(s.train_seconds), spread_cell(s.validation), _n(s),
-                text(front["machine"]),
+                text(front["data"]), text(s.title), seconds_cell(s.train_seconds), text(s.headline.label),
+                spread_cell(s.validation), _n(s), text(front["machine"]),
             ])  # fmt: skip
     seeds = _seeds(findings)
-    columns = ["data", "setting", "training", "validation %", seeds, "machine"]
+    columns = ["data", "setting", "training", "figure", "validation %", seeds, "machine"]
     notes = [
         "Settings for which no other setting on the same machine is both faster and more accurate (means over "
         f"{seeds})."

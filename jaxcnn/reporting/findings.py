@@ -241,15 +241,15 @@ def _is_number(of: Any) -> bool:
 
 
 def _fronts(families: list[Family]) -> list[dict[str, Any]]:
-    """The settings of each data set and machine by training time and validation accuracy, and which of them no
-    other one beats in both."""
-    places: dict[tuple[str, str], list[Setting]] = {}
+    """The settings of each data set, machine and headline figure by training time and this figure on validation, and
+    which of them no other one beats in both."""
+    places: dict[tuple[str, str, Headline], list[Setting]] = {}
     for family in families:
         for setting in family.settings:
             if setting.validation and setting.train_seconds and len(setting.machines) == 1:
-                places.setdefault((setting.dataset, setting.machines[0]), []).append(setting)
+                places.setdefault((setting.dataset, setting.machines[0], setting.headline), []).append(setting)
     fronts = []
-    for (dataset, where), settings in places.items():
+    for (dataset, where, _), settings in places.items():
         if len(settings) > 1:
             points = [(s.train_seconds.mean, _score(s, s.validation)) for s in settings]  # type: ignore[union-attr]
             fronts.append(

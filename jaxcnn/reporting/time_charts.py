@@ -58,7 +58,7 @@ def _axis(setting: Setting) -> str:
 
 def pareto(front: dict[str, Any], i: int, findings: Findings) -> Plot:
     """The headline figure on validation against training time, and the front."""
-    several = sum(other["data"] == front["data"] for other in findings.fronts) > 1
+    several = len({other["machine"] for other in findings.fronts if other["data"] == front["data"]}) > 1
     plot = new(
        plot_name("pareto", front["data"], str(i + 1)), "times", 3.5,
         f"Validation {front['settings'][0].headline.label} against training time on {front['data']}; the front has "
@@ -71,10 +71,10 @@ def pareto(front: dict[str, Any], i: int, findings: Findings) -> Plot:
     return plot
 
 
-def by_size(front: dict[str, Any]) -> Plot:
+def by_size(front: dict[str, Any], number: int) -> Plot:
     """The headline figure on validation against the parameters that are not zero, and the front."""
     plot = new(
-        plot_name("sizes", front["data"]), "times", 3.5,
+        plot_name("sizes", front["data"], *([str(number)] if number > 1 else [])), "times", 3.5,
         f"Validation {front['settings'][0].headline.label} against size on {front['data']}; the front has "
         f"{len(front['front'])} settings",
         "Size: the parameters that are not zero. Each mark is the mean of a setting; on the line are those that no "
