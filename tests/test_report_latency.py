@@ -106,14 +106,17 @@ def test_different_headline_figures_are_not_compared(tmp_path):
     names = ("a", "b", "c", "d")
     for name in names:
         folder = folders.write_run(
-            tmp_path / name, val=0.9, seconds=200.0 if name in "ac" else 100.0, model__name="cnn",
-            model__width=1.0 + names.index(name), **({"prune__sparsity": 0.5} if name in "ac" else {}),
+            tmp_path / name, val=0.9, seconds=200.0 if name in "ac" else 100.0,
+            model__name="vgg16" if name in "ab" else "cnn", model__width=1.0 + names.index(name),
+            **({"prune__sparsity": 0.5} if name in "ac" else {}),
         )  # fmt: skip
         summary = json.loads((folder / "summary.json").read_text())
         summary |= {"parameters": 1000, "live_parameters": 100 + names.index(name)}
         if name in "cd":
             kind = {"label": "macro F1", "better": "higher", "percent": True}
             summary |= {"headline": "macro_f1", "headline_kind": kind}
+            records = (folder / "metrics.jsonl").read_text()
+            (folder / "metrics.jsonl").write_text(records.replace("top1_accuracy", "macro_f1"))
         folders.write_json(folder / "summary.json", summary)
         kept_figures.keep_latency(folder, figures(1.0 + names.index(name), 1000))
     found = find(read([tmp_path]))
@@ -124,13 +127,13 @@ def test_different_headline_figures_are_not_compared(tmp_path):
         assert [{setting.headline.label for setting in front["settings"]} for front in fronts] == [
             {each} for each in wanted
         ]
-    for table in (contents.tables(found)[name] for name in ("pareto", "sizes", "latency")):
+    for table in (contents.tables(found)[name] for name in ("time-to-accuracy", "pareto", "sizes", "latency")):
         place = table.columns.index("figure")
         assert {row[place].text for row in table.rows} == set(wanted), table.name
     with plots.style():
         drawn = [draw() for draw in charts.charts(found)]
-    alts = [plot.alt for plot in drawn if plot.name.startswith(("latency", "sizes", "pareto"))]
-    assert [[each in alt for alt in alts] for each in wanted] == [[True, False] * 3, [False, True] * 3]
+    alts = [plot.alt for plot in drawn if plot.name.startswith(("time-to", "latency", "sizes", "pareto"))]
+    assert [[each in alt for alt in alts] for each in wanted] == [[True, False] * 4, [False, True] * 4]
     assert len({plot.name for plot in drawn}) == len(drawn)
 
 

@@ -269,13 +269,13 @@ def time_to_accuracy(findings: Findings) -> Table:
     for row in findings.times_to_accuracy:
         times, s = Spread(tuple(row["times"])) if row["times"] else None, row["setting"]
         rows.append([
-            text(row["data"]), number(row["target"], f"{100 * row['target']:g}"), text(s.architecture),
-            text(s.described),
+            text(row["data"]), text(s.headline.label), number(row["target"], f"{100 * row['target']:g}"),
+            text(s.architecture), text(s.described),
             number(times.mean if times else None, labels.seconds(times.mean if times else None)),
             number(times.std if times else None, labels.seconds(times.std) if times and times.std is not None else "–"),
             number(len(row["times"]), f"{len(row['times'])} of {row['of']}"), text("; ".join(s.machines)),
         ])  # fmt: skip
-    columns = ["data", "target %", "network", "setting", "mean time", "std", "reached by", "machine"]
+    columns = ["data", "figure", "target %", "network", "setting", "mean time", "std", "reached by", "machine"]
     notes = [
         "Seconds of training until an evaluation on validation first reached the target; the resolution is the "
         "interval between evaluations. Means are over the seeds that reached it."

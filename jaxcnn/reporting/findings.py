@@ -266,15 +266,12 @@ def _fronts(families: list[Family]) -> list[dict[str, Any]]:
 def times_to_accuracy(families: list[Family]) -> list[dict[str, Any]]:
     """Training seconds until validation first reached a target, for the chosen setting of each family.
 
-    The targets of a data set are the three highest round values that any of its chosen runs reached.
+    The targets of a data set and figure are the three highest round values that any of its chosen runs reached.
     """
     rows = []
-    for dataset in dict.fromkeys(f.dataset for f in families):
-        chosen = [
-            f.chosen
-            for f in families
-            if f.dataset == dataset and f.chosen and f.chosen.validation and f.headline.percent
-        ]
+    all_chosen = [f.chosen for f in families if f.chosen and f.chosen.validation and f.chosen.headline.percent]
+    for dataset, headline in dict.fromkeys((s.dataset, s.headline) for s in all_chosen):
+        chosen = [s for s in all_chosen if (s.dataset, s.headline) == (dataset, headline)]
         runs = [run for setting in chosen for run in setting.finished]
         best = max((a for run in runs for _, _, a in validation_curve(run)), default=0.0)
         for target in [t for t in TARGETS if t <= best][-TARGETS_SHOWN:]:

@@ -87,7 +87,7 @@ def _figure(run: Run, told: dict[str, Any]) -> float | None:
     if "file" not in told:
         return validation_figure(run)
     verified = _object(told.get("verified"))
-    value = _object(verified.get("figures")).get(run.headline.name)
+    value: Any = _object(verified.get("figures")).get(run.headline.name)
     if not _is_number(value) or verified.get("split") != kept_figures.SPLIT:
         return None
     return float(value) if kept_figures.is_still(run.folder / told["file"], verified.get("sha256")) else None
