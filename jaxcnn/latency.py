@@ -9,8 +9,8 @@ Also the seconds from the start of this process to its first answer, and the mos
 times one thing, so that neither of these counts another. Images are random, or those of --images, and in memory:
 decoding is not timed. Of a detector, suppression is part of the answer; --nofinding times the network alone.
 
-The figures of a run, and of a file in the folder of its run, are also kept there, as latency-<what>-<cores>.json, for
-the report: `python -m jaxcnn.report` draws accuracy over latency and size.
+The figures of a run, and of a file in the folder of its run, are also kept there, as latency-<what>-<machine>.json,
+for the report: `python -m jaxcnn.report` draws accuracy over latency and size.
 
 Exit codes: 0 done; 2 an error, reported in one line.
 """
@@ -100,6 +100,8 @@ def main() -> int:
     figures = {
         "runtime": runtime.name,
         "bytes": runtime.size,
+        "backend": runtime.backend,
+        "device": runtime.device,
         "threads": THREADS.value,
         "cores": _cores(),
         "processor": instructions.processor(),
@@ -119,11 +121,10 @@ def main() -> int:
         print(f"first answer {answered[0]:.2f} s after the start of the process")
     if peak is not None:
         print(f"at most {peak / 2**20:.0f} MiB of memory")
-    of_run = NETWORK.workdir.value and FINDING.value
-    if (of_run or FILE.value) and (
-        kept := kept_figures.keep_latency(pathlib.Path(NETWORK.workdir.value or FILE.value), figures, _cores())
-    ):
-        print(f"kept for the report in {kept}")
+    timed = pathlib.Path(NETWORK.workdir.value or FILE.value)
+    if (FILE.value or FINDING.value) and (kept := kept_figures.keep_latency(timed, figures)):
+        lacks = kept_figures.missing(timed)
+        print(f"kept in {kept}; {lacks}" if lacks else f"kept for the report in {kept}")
     if OUT.value:
         whole_files.write(pathlib.Path(OUT.value), json.dumps(figures, indent=2) + "\n")
     return 0

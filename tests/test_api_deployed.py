@@ -51,7 +51,27 @@ def test_a_run_is_exported_verified_timed_and_compressed_as_by_the_commands(run,
         (lambda run: run.compress(conv_bits=13), "conv_bits=13: bits of shared values are 1 to 12"),
         (lambda run: run.latency(batches=(0,)), "batches=0: batch sizes are numbers from 1 to"),
         (lambda run: run.latency(threads=1), "threads is for a file"),
+        (lambda run: run.latency(runtime="jax"), "runtime is for a .onnx file; leave it out"),
+        *(
+            (lambda run, file=f"a{end}": run.latency(file, threads=1), "threads is for a file in ONNX Runtime (.onnx)")
+            for end in (".stablehlo", ".jxc", ".safetensors", "")
+        ),
+        *(
+            (lambda run, file=f"a{end}": run.latency(file, runtime="jax"), "runtime is for a .onnx file; leave it out")
+            for end in (".tflite", ".stablehlo", ".jxc", ".safetensors", "")
+        ),
+        (lambda run: run.latency("a.onnx", threads=1, runtime="jax"), "threads is for a file in ONNX Runtime (.onnx)"),
+        (lambda run: run.latency("a.onnx", threads=-1), "threads must be at least 0, not -1"),
+        (lambda run: run.latency(seconds=float("nan")), "seconds must be at most 2**63"),
         (lambda run: run.serve(batch=0), "batch must be at least 1, not 0"),
+        (lambda run: run.serve(batch=1025), "batch must be at most 1024"),
+        (lambda run: run.serve(70000), "port must be at most 65535"),
+        (lambda run: run.serve(10**400), "port must be at most 65535"),
+        (lambda run: run.serve("8000"), "port must be a whole number, but is '8000'"),
+        (lambda run: run.serve(max_wait_ms=-1.0), "max_wait_ms must be at least 0, not -1.0"),
+        (lambda run: run.serve(max_wait_ms=float("inf")), "max_wait_ms must be at most 2**63"),
+        (lambda run: run.serve(max_requests=True), "max_requests must be a whole number, but is True"),
+        (lambda run: run.export("onnx", quantize="int8", fold=False), "needs BatchNorm folded; leave fold=False out"),
     ],
 )
 def test_a_wrong_argument_is_one_line_without_flags(run, call, told, tmp_path, monkeypatch):
@@ -59,6 +79,12 @@ def test_a_wrong_argument_is_one_line_without_flags(run, call, told, tmp_path, m
     with pytest.raises(jaxcnn.UserError) as caught:
         call(run)
     assert told in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_something_else_in_the_place_of_a_card_is_refused_in_words_of_python(run, tmp_path):
+    (tmp_path / "a.onnx.md").write_text("# Notes\n")
+    with pytest.raises(jaxcnn.UserError, match=r"and is no model card; move it, or give card=False$"):
+        run.export("onnx", tmp_path / "a.onnx")
 
 
 def ask(address: str, token: str = "") -> dict:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import pathlib
 import time
 import types
 
@@ -384,10 +385,14 @@ def test_the_commands_write_verify_and_time_a_file_and_tell_wrong_flags_in_one_l
     assert (tmp_path / "b.onnx").read_bytes() == (folder / "a.onnx").read_bytes()
     written = (tmp_path / "b.onnx.md").read_text()
     assert "- verified in ONNX Runtime on cpu on 200 examples:" in written and "**not of this artefact**" not in written
+    (tmp_path / "config.json").write_text("{}")  # as in the folder of a run
     timed = (f"--file={tmp_path}/b.onnx", "--seconds=0", "--batches=2,1", f"--out={tmp_path}/l.json")
     code, output = runs.run(*timed, module="jaxcnn.latency")
     figures = json.loads((tmp_path / "l.json").read_text())
     assert code == 0 and [each["batch"] for each in figures["timings"]] == [1, 2] and "ONNX Runtime on cpu" in output
+    kept = next(line for line in output.splitlines() if line.startswith(f"kept for the report in {tmp_path}/"))
+    told = json.loads(pathlib.Path(kept.partition(" in ")[2]).read_text())
+    assert told["verified"]["split"] == "val" and (told["backend"], told["device"]) == ("cpu", "")
     assert figures["cold_start_seconds"] > 0 and figures["bytes"] == (tmp_path / "b.onnx").stat().st_size
     (folder / "c.onnx.md").write_text("mine")
     for module, wrong, words in (
@@ -437,6 +442,10 @@ def test_a_model_card_has_the_figures_of_these_weights_alone_and_what_they_come_
     path.write_text(text.replace(card.TO_FILL_IN, "by me", 1))
     again = card.write(network, folder / "run", folder / "a.onnx", "onnx").read_text()
     assert again.count("by me") == 1 and again.count(card.TO_FILL_IN) == text.count(card.TO_FILL_IN) - 1
+    own = "\n\n## Licence\n\nMIT\n\n### Data\n\nby hand\n"
+    filled = again.replace(f"\n\n## {card._BELOW[0]}\n", f"{own}\n## {card._BELOW[0]}\n")
+    path.write_text(filled)
+    assert card.write(network, folder / "run", folder / "a.onnx", "onnx").read_text() == filled
     other = card.write(dataclasses.replace(network, weights="last"), folder / "run", folder / "a.onnx", "onnx")
     assert "Of the artefact itself nothing was measured." in other.read_text() and "| test |" not in other.read_text()
     inexact = card.write(network, folder / "run", folder / "a.onnx", "int8", exact=False, measured=["- 9 of 10"])

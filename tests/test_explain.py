@@ -246,7 +246,7 @@ def test_the_middle_of_signed_colours_is_zero():
 
 def test_names_of_classes_and_files_are_text_on_the_page():
     image = np.zeros((2, 2, 3), np.uint8)
-    item = page.Item("<b>.png", image, "<i>cat", "x&y", "<u>", False, 0.5, (0,), {"gradient": np.ones((2, 2))})
+    item = page.Item("<b>.png", image, "<i>cat", "x&y", "<u>", False, 0.5, (0,), {"gradient": image[..., 0]})
     made = page.page("<title>", [], [item], ["x&y"])
     assert "<i>cat" not in made and "&lt;i&gt;cat" in made and "<b>.png" not in made and "x&amp;y" in made
 

@@ -225,13 +225,27 @@ def test_the_page_is_bounded_and_says_how_many_images_it_has(monkeypatch):
     assert small_one.shape == (224, 112, 3) and small_one.dtype == np.uint8
     np.testing.assert_allclose(pictures.at_most(np.full((600, 300), 2.5), 224), np.full((224, 112), 2.5))
     assert pictures.at_most(image[:8, :8], 224) is not image and pictures.at_most(image[:8, :8], 224).shape == (8, 8, 3)
-    items = [
-        page.Item(str(k), image[:8, :8], "a", "a", "a", True, 0.5, (0,), {"edges": np.ones((8, 8))}) for k in range(4)
-    ]
+    maps = {"edges": np.ones((8, 8), np.uint8)}
+    items = [page.Item(str(k), image[:8, :8], "a", "a", "a", True, 0.5, (0,), maps) for k in range(4)]
     assert "The page has" not in page.page("t", [], items, ["a"])
     monkeypatch.setattr(page, "MOST_LETTERS", int(1.5 * len(page._card(items[0]))))
     made = page.page("t", [], items, ["a"], count=9)
     assert "The page has the first 2 of 9 images." in made and made.count('class="card"') == 2
+
+
+def test_the_page_keeps_small_pictures_of_the_methods_on_it_and_not_of_controls(subject):
+    result, _ = explained(subject, images(), methods=["gradient"], score=True)
+    kept = {name: [(each.shape, each.dtype) for each in found.small] for name, found in result.found.items()}
+    assert kept == {"gradient": [(subject.image_shape[:2], np.uint8)] * COUNT, "edges": [], "random": []}
+
+
+def test_outputs_of_each_image_are_those_of_its_part(subject, monkeypatch):
+    monkeypatch.setattr(Subject, "batch", 2)
+    for wanted in ([3, 1, 0, 2, 3], np.array([3, 1, 0, 2, 3]), ["3", "10", "1", "2", "3"]):
+        result, _ = explained(subject, images(), target=wanted)
+        assert result.answers.target.tolist() == [3, 1, 0, 2, 3]
+    with pytest.raises(UserError, match="target has 2 outputs for 5 images"):
+        explained(subject, images(), target=[3, 1])
 
 
 # Several labels

@@ -569,6 +569,35 @@ def test_relus_and_kernels_inside_a_scan_or_a_choice_are_not_passed_over():
     assert np.isfinite(gradients.gradient(scanned, IMAGES, TARGET % 3)).all()  # other methods need no inside
 
 
+def test_activations_with_a_relu_within_keep_their_gradient_and_are_no_relus():
+    kernels = {name: np.random.default_rng(k).standard_normal((3, 3)) for k, name in enumerate("ab")}
+
+    def network_of(first, second):
+        def apply(variables, images):
+            x = second(first(images @ variables["a"]) @ variables["b"])
+            gain = jax.lax.map(jax.nn.hard_swish, x)  # one inside an operation that is not opened
+            return gain.mean((1, 2))
+
+        return Network(apply, kernels, rows=3)
+
+    target = TARGET % 3
+    for other in (jax.nn.hard_swish, jax.nn.relu6):
+        found = gradients.guided_backprop(network_of(jax.nn.relu, other), IMAGES, target)
+        wanted = gradients.gradient(network_of(inside._guided_relu, other), IMAGES, target)
+        np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-12)
+        with pytest.raises(UserError, match="changes the gradient of ReLUs, and this network has none"):
+            gradients.guided_backprop(network_of(other, other), IMAGES, target)
+
+    @jax.custom_vjp
+    def block(x, kernel):
+        return jnp.maximum(x @ kernel, 0)
+
+    block.defvjp(lambda x, kernel: (block(x, kernel), (x, kernel)), lambda saved, dy: (dy @ saved[1].T, None))
+    hidden = Network(lambda variables, images: block(images, variables["a"]).mean((1, 2)), kernels, rows=3)
+    with pytest.raises(UserError, match="a ReLU lies inside the operation 'custom_vjp_call', where it cannot be"):
+        gradients.guided_backprop(hidden, IMAGES, target)
+
+
 def test_parameters_without_a_collection_keep_the_names_of_their_layers():
     def net(variables, images):
         x = jnp.maximum(convolution.convolve(images, variables["conv1"]["w"], 1, 1), 0)
@@ -703,7 +732,18 @@ def test_every_number_has_a_range_and_its_default_is_in_it(name):
         numbers += 1
         kind = type(each.default)
         assert methods.checked(name, {each.name: each.default}) == {each.name: each.default}
-        for wrong in (math.nan, math.inf, -1, "3", True, None, 2**70, *([2.5] if kind is int else [])):
+        for wrong in (
+            math.nan,
+            math.inf,
+            -1,
+            "3",
+            True,
+            None,
+            2**70,
+            10**400,
+            -(10**5000),
+            *([2.5] if kind is int else []),
+        ):
             with pytest.raises(UserError, match=rf"^{name}\.{each.name}[ =]") as caught:
                 methods.checked(name, {each.name: wrong})
             assert len(str(caught.value).splitlines()) == 1

@@ -170,9 +170,12 @@ def test_the_command_writes_verifies_and_times_an_int8_file(run, tmp_path):
     )
     assert code == 0 and "int8, ranges by minmax" in output and "for int8" in output and "beside float32" in output
     assert json.loads(onnx.load(tmp_path / "a.onnx").metadata_props[-2].value) == "train"
+    (tmp_path / "config.json").write_text("{}")  # as in the folder of a run
+    (tmp_path / "a.onnx.verified.json").unlink()
     code, output = runs.run(
         f"--file={tmp_path}/a.onnx", "--runtime=jax", "--seconds=0", "--batches=2", module="jaxcnn.latency"
     )
     assert code == 0 and "JAX on cpu, by a.onnx" in output
+    assert "; the report leaves it out until jaxcnn.export --verify" in output and "for the report in" not in output
     code, output = runs.run(flags[0], "--format=stablehlo", "--quantize=int8", module="jaxcnn.export")
     assert code == 2 and "--quantize=int8 is for --format=onnx" in output.splitlines()[-1]

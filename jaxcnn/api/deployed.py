@@ -1,5 +1,6 @@
 """The methods of a run that make files of its network, time it and serve it; the commands call the same functions."""
 
+import numbers
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from jaxcnn.api.shown import Records
 from jaxcnn.config import UserError
 from jaxcnn.machine import extras, paths
 from jaxcnn.machine.given import of_python
+from jaxcnn.text import shown
 
 if TYPE_CHECKING:
     from jaxcnn.compress.compressing import Compressed
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from jaxcnn.train.trained import Trained
 
 Place = str | os.PathLike[str]
+MOST_NUMBER = 2**63
 _CALL = "import jaxcnn"  # in the records of new runs, in place of a command line
 
 
@@ -152,28 +155,34 @@ class Deployed:
           file: a file of `export` or `compress`; empty: the run itself, in JAX.
           batches: batch sizes.
           seconds: of timing for each, at least 20 calls.
-          threads: of ONNX Runtime and LiteRT; 0: one per core.
-          runtime: what runs a file of ONNX.
+          threads: of ONNX Runtime and LiteRT, for .onnx and .tflite; 0: one per core.
+          runtime: what runs a .onnx file.
 
         Returns:
           Records with "batch", "first" (the first call), "calls", "p50", "p95", "p99", all in seconds, and
           "images_per_second".
 
         Raises:
-          UserError: there is no such network, or a batch size is not a positive number.
+          UserError: there is no such network, a batch size is not a positive number, or an argument has no effect.
         """
         from jaxcnn.deploy import latency, runtimes
 
         with python_words():
             latency.check_batches(batches)
+            _check("seconds", seconds, 0, whole=False)
+            _check("threads", threads, 0)
             if runtime not in ("onnxruntime", "jax"):
                 raise UserError(f"runtime must be 'onnxruntime' or 'jax', not {runtime!r}")
-            if threads and not file:
-                raise UserError("threads is for a file; JAX takes all cores of its process")
-            if file:
-                found = runtimes.of_file(pathlib.Path(_path(file)), threads, runtime == "jax")
-            else:
-                found = runtimes.of_run(self._trained())
+            path = pathlib.Path(_path(file)) if file else None
+            kind = path.suffix if path else ""
+            if runtime == "jax" and kind != runtimes.ONNX:
+                raise UserError(f"runtime is for a {runtimes.ONNX} file; leave it out")
+            if threads and (runtime == "jax" or kind not in (runtimes.ONNX, runtimes.LITE)):
+                raise UserError(
+                    f"threads is for a file in ONNX Runtime ({runtimes.ONNX}) or LiteRT ({runtimes.LITE}); others take "
+                    "all cores of this process; leave it out"
+                )
+            found = runtimes.of_file(path, threads, runtime == "jax") if path else runtimes.of_run(self._trained())
             timings = latency.measure(found, sorted(set(batches)), seconds)
         return Records(latency.record(each) for each in timings)
 
@@ -193,10 +202,10 @@ class Deployed:
         `python -m jaxcnn.serve` is for everything else: there, one process does nothing but answer.
 
         Args:
-          port: the port; 0: a free one, which `address` of the result tells.
+          port: the port, to 65535; 0: a free one, which `address` of the result tells.
           host: the address to listen on.
           file: an exported file that answers in place of the run.
-          batch: most images in a batch.
+          batch: most images in a batch, to 1024.
           max_wait_ms: most milliseconds that an image waits for others.
           max_requests: most images under way at once.
           token: what clients must send as a bearer token; empty: nothing.
@@ -205,7 +214,7 @@ class Deployed:
           The server, once it answers.
 
         Raises:
-          UserError: the port is taken, or the extra `serve` is not installed.
+          UserError: the port is taken, a number is out of its range, or the extra `serve` is not installed.
         """
         extras.need("serve", "serve")
         from jaxcnn.deploy import runtimes
@@ -214,15 +223,26 @@ class Deployed:
         from jaxcnn.serve.service import Service
 
         with python_words():
-            for name, number, least in (("batch", batch, 1), ("max_requests", max_requests, 1), ("port", port, 0)):
-                if number < least:
-                    raise UserError(f"{name} must be at least {least}, not {number}")
+            _check("batch", batch, 1, models.MOST_BATCH)
+            _check("max_requests", max_requests, 1)
+            _check("port", port, 0, models.MOST_PORT)
+            _check("max_wait_ms", max_wait_ms, 0, whole=False)
             answering = runtimes.of_file(pathlib.Path(_path(file))) if file else None
             service = Service(self._trained(), batch, file=answering)
             service.warm_up()
             limits = Limits(requests=max_requests, wait=max_wait_ms / 1000, token=token, images=min(64, max_requests))
             interface = Interface({models.name_of(self.workdir.resolve().name): service}, limits)
             return running.Running(interface, host, port, limits.seconds, max_requests)
+
+
+def _check(name: str, number: Any, least: int, most: int | None = None, *, whole: bool = True) -> None:
+    """Refuse what is no number from `least` to `most`."""
+    if isinstance(number, bool) or not isinstance(number, numbers.Integral if whole else numbers.Real):
+        raise UserError(f"{name} must be a {'whole ' * whole}number, but is {shown(repr(number)):.100}")
+    if number < least:
+        raise UserError(f"{name} must be at least {least}, not {number}")
+    if not number <= (MOST_NUMBER if most is None else most):  # nor NaN
+        raise UserError(f"{name} must be at most {'2**63' if most is None else most}")
 
 
 def _path(place: Place) -> str:

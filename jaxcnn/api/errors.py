@@ -10,12 +10,16 @@ from jaxcnn.config import UserError
 
 # Flags in messages of the library, as the arguments in Python that correspond to them.
 _FLAG = re.compile(r"--(?=(?:config\.[a-z0-9_.]+|[a-z_]+)\b)")
+_NEGATED = re.compile(r"--no(?=(?:card|fold)\b)(\w+)")
 _COMMAND = re.compile(r"--mode=|python -m ")
 
 
 def in_python(message: str) -> str:
-    """A message with flags written as arguments: "workdir=…" for "--workdir=…". Whole commands stay as they are."""
-    return message if _COMMAND.search(message) else _FLAG.sub("", message)
+    """A message with flags written as arguments: "workdir=…" for "--workdir=…", "card=False" for "--nocard".
+
+    Whole commands stay as they are.
+    """
+    return message if _COMMAND.search(message) else _FLAG.sub("", _NEGATED.sub(r"\1=False", message))
 
 
 class _WithoutOrbax(logging.Filter):

@@ -26,6 +26,8 @@ TITLE, OF_THE_USER = "# Model card: ", "To be filled in by whoever gives it to o
 TO_FILL_IN = "*to be filled in*"
 LEFT = "a model card, whose licence and uses are to be filled in"
 MOST_LABELS = 200
+_BELOW = ("Images it takes, and what it answers", "Labels", "Data and protocol", "Figures", "Limits", "Provenance")
+_TITLES_BELOW = tuple(f"## {title}" for title in _BELOW)
 _LEFT_TO_THE_USER = (
     ("Licence", "of the network, and of the data it learnt from"),
     ("Contact", "whom to ask, and whom to tell of mistakes"),
@@ -59,10 +61,15 @@ def _text(path: pathlib.Path) -> str:
 
 
 def _of_the_user(path: pathlib.Path) -> list[str]:
-    """The lines of a card that are left to the user: those of an earlier card in the same place, if there is one."""
+    """The lines of a card that are left to the user: those of an earlier card in the same place, if there is one.
+
+    They end with the next title of `write`, so they may have titles of their own.
+    """
     _, found, rest = _text(path).partition(f"\n## {OF_THE_USER}\n")
     if found:
-        return rest.partition("\n## ")[0].strip("\n").split("\n")
+        lines = rest.strip("\n").split("\n")
+        end = next((number for number, line in enumerate(lines) if line in _TITLES_BELOW), len(lines))
+        return "\n".join(lines[:end]).strip("\n").split("\n")
     return [f"- **{what}** ({of}): {TO_FILL_IN}" for what, of in _LEFT_TO_THE_USER]
 
 
@@ -89,16 +96,12 @@ def write(
       UserError: it cannot be written.
     """
     path = place_of(artefact, artefact.is_dir())
-    sections = {
-        "What it is": _what(trained, artefact, form),
-        OF_THE_USER: _of_the_user(path),
-        "Images it takes, and what it answers": _input(trained),
-        "Labels": _labels(trained),
-        "Data and protocol": _data(trained, folder),
-        "Figures": _figures(trained, folder, exact, measured),
-        "Limits": _limits(trained, folder),
-        "Provenance": _provenance(trained, folder, artefact),
-    }
+    below = (
+        _input(trained), _labels(trained), _data(trained, folder), _figures(trained, folder, exact, measured),
+        _limits(trained, folder), _provenance(trained, folder, artefact),
+    )  # fmt: skip
+    sections = {"What it is": _what(trained, artefact, form), OF_THE_USER: _of_the_user(path)}
+    sections |= zip(_BELOW, below, strict=True)
     lines = [f"{TITLE}{as_markdown(shown(artefact.name))}", ""]
     for title, body in sections.items():
         lines += [f"## {title}", "", *body, ""]

@@ -41,6 +41,8 @@ class Runtime:
       size: bytes of the file; of a run, of its weights.
       facts: of the file.
       reading: seconds for reading a file of weights, its decoding included; of other files 0.
+      backend: "cpu", or that of JAX.
+      device: the kind of the accelerator, such as "NVIDIA H200"; empty for "cpu".
     """
 
     name: str
@@ -50,6 +52,8 @@ class Runtime:
     size: int
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     reading: float = 0.0
+    backend: str = "cpu"
+    device: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +85,15 @@ def of_run(network: "Trained", finding: bool = True) -> Runtime:
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(network.variables))
     shape, dtype = network.spec.image_shape, network.spec.image_dtype
     name = f"JAX on {jax.default_backend()}" + ("" if task.finds is None else FOUND if finding else NOT_FOUND)
-    return Runtime(name, lambda images: predict.outputs_of_whole(network, images), shape, dtype, size)
+    return Runtime(name, lambda images: predict.outputs_of_whole(network, images), shape, dtype, size, **_of_jax())
+
+
+def _of_jax() -> dict[str, Any]:
+    """The backend and device of a network that JAX computes."""
+    import jax
+
+    backend = jax.default_backend()
+    return {"backend": backend, "device": "" if backend == "cpu" else jax.devices()[0].device_kind}
 
 
 def of_file(path: pathlib.Path, threads: int = 0, in_jax: bool = False) -> Runtime:
@@ -95,13 +107,13 @@ def of_file(path: pathlib.Path, threads: int = 0, in_jax: bool = False) -> Runti
     Raises:
       UserError: it cannot be read, or does not tell its images.
     """
-    size = None
+    size, where = None, {}
     if path.suffix in WEIGHTS:
         return _of_weights(path)
     if path.suffix == ONNX and in_jax:
         import jax
 
-        call, facts = _onnx_in_jax(path)
+        (call, facts), where = _onnx_in_jax(path), _of_jax()
         name = f"JAX on {jax.default_backend()}, by {path.name}"
     elif path.suffix == ONNX:
         call, facts = _onnx(path, threads)
@@ -111,7 +123,7 @@ def of_file(path: pathlib.Path, threads: int = 0, in_jax: bool = False) -> Runti
 
         from jaxcnn.deploy import stablehlo
 
-        call, facts = stablehlo.read(path)
+        (call, facts), where = stablehlo.read(path), _of_jax()
         call = _answering(path, call)  # its facts may tell images of another shape
         name = f"StableHLO in JAX on {jax.default_backend()}"
     elif path.suffix == LITE:
@@ -132,7 +144,8 @@ def of_file(path: pathlib.Path, threads: int = 0, in_jax: bool = False) -> Runti
     shape, dtype = facts.get("image_shape"), facts.get("image_dtype")
     if not isinstance(shape, list) or len(shape) != 3 or dtype not in PIXELS:
         raise UserError(f"{shown(str(path))} does not tell the size of its images; export the run again")
-    return Runtime(name, call, (shape[0], shape[1], shape[2]), dtype, size or path.stat().st_size, facts)
+    size = size or path.stat().st_size
+    return Runtime(name, call, (shape[0], shape[1], shape[2]), dtype, size, facts, **where)
 
 
 def of_int8(runtime: Runtime) -> str:

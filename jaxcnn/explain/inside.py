@@ -21,6 +21,7 @@ from jaxcnn.explain.named_layers import named, not_small
 Apply = Callable[[Any, Any], Any]  # (variables, images "b h w c") -> outputs "b k"
 Maps = Float[Array, "b h w c"]
 _INLINED = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "checkpoint": "jaxpr", "remat2": "jaxpr"}
+Test = Callable[[JaxprEqn], bool]
 Rule = Callable[[JaxprEqn, list[Any]], list[Any] | None]  # the results of an operation, or None: as usual
 
 
@@ -68,8 +69,8 @@ _guided_relu.defvjp(lambda x: (jnp.maximum(x, 0), x), _guided_backward)
 def guided(apply: Apply) -> Apply:
     """The same network with ReLUs that pass only positive gradients back.
 
-    Springenberg et al. 2015, arXiv:1412.6806. A ReLU is `jax.nn.relu` or a maximum of an array and 0. Raises UserError
-    when it is called, if there is none.
+    Springenberg et al. 2015, arXiv:1412.6806. A ReLU is `jax.nn.relu` or a maximum of an array and 0. Other functions
+    keep their gradient, also `jax.nn.relu6` and `hard_swish`. Raises UserError when it is called, if there is no ReLU.
     """
 
     def call(variables: Any, images: Any) -> Any:
@@ -94,7 +95,8 @@ def _guiding(found: list[None]) -> Rule:
         if equation.primitive.name == "cond":  # also a choice by platform
             branches = tuple(_guided_branch(branch, found) for branch in equation.params["branches"])
             return list(equation.primitive.bind(*read, **(equation.params | {"branches": branches})))
-        if equation.primitive.name not in _INLINED and hides(equation, lambda inner: _relu_input(inner) is not None):
+        is_relu = lambda inner: _relu_input(inner) is not None  # noqa: E731
+        if equation.primitive.name not in _INLINED and hides(equation, is_relu, _is_activation):
             raise UserError(
                 f"guided backpropagation: a ReLU lies inside the operation {equation.primitive.name!r}, where it "
                 "cannot be changed; write this part of the network as a Python loop, or leave the method out"
@@ -104,9 +106,16 @@ def _guiding(found: list[None]) -> Rule:
     return rule
 
 
-def hides(equation: JaxprEqn, is_wanted: Callable[[JaxprEqn], bool]) -> bool:
-    """Whether an operation that is no plain call, such as a scan, has a wanted operation inside, at any depth."""
-    return any(is_wanted(inner) or hides(inner, is_wanted) for jaxpr in _inner(equation) for inner in jaxpr.eqns)
+def hides(equation: JaxprEqn, is_wanted: Test, is_closed: Test = lambda equation: False) -> bool:
+    """Whether an operation has a wanted one inside, at any depth, but not inside one that is closed."""
+    inner = [] if is_closed(equation) else [each for jaxpr in _inner(equation) for each in jaxpr.eqns]
+    return any(is_wanted(each) or hides(each, is_wanted, is_closed) for each in inner)
+
+
+def _is_activation(equation: JaxprEqn) -> bool:
+    """Whether an operation is a function of one array, such as `jax.nn.relu6`, whose derivative has its own rule."""
+    large = sum(len(_shape(each)) > 1 for each in equation.invars)  # parameters of channels are not
+    return equation.primitive.name in ("custom_jvp_call", "custom_vjp_call") and large == 1
 
 
 def _guided_branch(branch: ClosedJaxpr, found: list[None]) -> ClosedJaxpr:
@@ -291,9 +300,8 @@ def order_of_use(apply: Apply, variables: Any, image_shape: tuple[int, int, int]
     naming = Naming(dict(owner), set(), set(closed.jaxpr.invars[len(paths) :]))
     order: dict[str, None] = {}
     for equation in operations(closed.jaxpr, naming):
-        before = [
-            naming.owner[each] for each in equation.invars if not isinstance(each, Literal) and each in naming.owner
-        ]
+        inputs = [each for each in equation.invars if not isinstance(each, Literal)]
+        before = [naming.owner[each] for each in inputs if each in naming.owner]
         naming.see(0, equation)
         if before and equation.outvars[0] in naming.of_images:
             order |= dict.fromkeys(before)

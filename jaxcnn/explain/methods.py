@@ -141,9 +141,11 @@ def _number(name: str, value: Any, kind: type) -> int | float:
     if isinstance(number, bool) or not isinstance(number, (int, float) if kind is float else int):
         wanted = "a number" if kind is float else "a whole number"
         raise UserError(f"{name} must be {wanted}, but is {shown(repr(value)):.200}")
+    if isinstance(number, int) and abs(number) >= 2**63:  # also too large for a float, or for a line of text
+        raise UserError(f"{name} must be below 2**63 in size, but has {len(f'{abs(number):x}')} hexadecimal digits")
     if not math.isfinite(number):
         raise UserError(f"{name} must be a finite number, but is {number}")
-    return kind(number) if kind is int or abs(number) < 2**63 else number
+    return kind(number)
 
 
 def as_maps(method: Method, values: Any) -> Float[np.ndarray, "n h w"]:

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
 from jaxcnn.explain import evaluation, feature_chart, methods, pictures
 from jaxcnn.explain.alike import Alike
@@ -34,7 +34,7 @@ class Item:
       right: whether the answer is the label; None if that is not known.
       confidence: the highest output or probability.
       classes: numbers of the classes under which it is found: of the answer, the label and the explained output.
-      maps: by method, [h, w].
+      maps: by method, as places in the palette (`pictures.scaled`).
       scores: by method, in words.
       near: the nearest training images.
       among: how many training images were looked at for them, in words.
@@ -48,7 +48,7 @@ class Item:
     right: bool | None
     confidence: float
     classes: tuple[int, ...]
-    maps: Mapping[str, Float[np.ndarray, "h w"]]
+    maps: Mapping[str, UInt8[np.ndarray, "h w"]]
     scores: Mapping[str, str] = dataclasses.field(default_factory=dict)
     near: Sequence[Alike] = ()
     among: str = ""
@@ -193,9 +193,9 @@ def _card(item: Item) -> str:
         f'<figure><div class="view{smooth}" role="img" aria-label="the image"></div>'
         "<figcaption><b>image</b></figcaption></figure>"
     ]
-    for name, values in item.maps.items():
+    for name, places in item.maps.items():
         method = methods.find(name)
-        source = pictures.data_url(pictures.map_png(values, method.gives))
+        source = pictures.data_url(pictures.palette_png(places, method.gives))
         score = f"<br>{html.escape(item.scores[name])}" if item.scores.get(name) else ""
         figures.append(
             f'<figure><div class="view{smooth}"><img alt="{html.escape(method.title)}" src="{source}"></div>'

@@ -41,13 +41,8 @@ def scaled(values: Float[np.ndarray, "h w"], gives: str) -> UInt8[np.ndarray, "h
     return np.round(255 * np.clip(share, 0, 1)).astype(np.uint8)
 
 
-def map_png(values: Float[np.ndarray, "h w"], gives: str) -> bytes:
-    """A map as a PNG with a palette, which is small."""
-    return palette_png(scaled(values, gives), gives)
-
-
 def palette_png(places: UInt8[np.ndarray, "h w"], gives: str) -> bytes:
-    """Places in the palette, as from `scaled`, as such a PNG."""
+    """Places in the palette, as from `scaled`, as a PNG with this palette, which is small."""
     from PIL import Image
 
     picture = Image.fromarray(places)

@@ -62,14 +62,15 @@ class Found:
     Attributes:
       layer: as of `Explanation`.
       maps: those of the first images, for figures and the test of randomisation.
-      small: those of the first `MOST_SHOWN` images in the size of the page.
+      small: those of the first `MOST_SHOWN` images in the size of the page, as places in the palette; of a control that
+        only scores ask for, none.
       gap: as of `Explanation`, for all images.
       relative_gap: the same as a share of the change.
     """
 
     layer: str
     maps: Float[np.ndarray, "m h w"]
-    small: list[Float[np.ndarray, "h w"]]
+    small: list[UInt8[np.ndarray, "h w"]]
     gap: Float[np.ndarray, " n"] | None
     relative_gap: Float[np.ndarray, " n"] | None
 
@@ -182,6 +183,8 @@ def _checked(subject: Subject, given: Given, wish: Wish) -> dict[str, dict[str, 
         alike.check(subject, "--neighbours")
     if wish.feature_map:
         feature_map.check(subject, wish.feature_map)
+    if np.ndim(wish.target) and len(wish.target) != len(given):
+        raise UserError(f"target has {len(wish.target)} outputs for {len(given)} images")
     if isinstance(wish.target, str) and wish.target == LABEL:
         subject.check_labels(given.labels, len(given))
     arguments = {name: _arguments(name, wish) for name in wish.methods}
@@ -213,7 +216,8 @@ def _answers(subject: Subject, given: Given, wish: Wish) -> Answers:
     for rows in given.parts(subject.batch):
         images = subject.normalised(given.read(rows))
         outputs = subject.outputs(images)
-        target = subject.targets(wish.target, outputs, given.labels[rows])
+        wanted = wish.target[rows] if np.ndim(wish.target) else wish.target
+        target = subject.targets(wanted, outputs, given.labels[rows])
         boxes = subject.boxes(images, target) if subject.has_boxes else None
         sure = np.asarray(subject.probability(outputs)).max(1)
         best = subject.classes(outputs.argmax(1))
@@ -244,7 +248,10 @@ def _of_method(
         keeper.part(name, rows, as_seen(pixels, answers, rows), found.maps)
         if rows.start < most:
             first.append(found.maps[: most - rows.start])
-        small += [pictures.at_most(each, pictures.ON_PAGE) for each in found.maps[: max(0, MOST_SHOWN - rows.start)]]
+        if name in wish.methods:
+            gives = methods.find(name).gives
+            shown = found.maps[: max(0, MOST_SHOWN - rows.start)]
+            small += [pictures.scaled(pictures.at_most(each, pictures.ON_PAGE), gives) for each in shown]
         if found.gap is not None:
             gaps.append((found.gap, found.relative_gap))
         if wish.score:

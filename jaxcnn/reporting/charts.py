@@ -58,12 +58,13 @@ def charts(findings: Findings) -> Iterator[functools.partial[Plot]]:
         if any(run.records for s in family.settings for run in s.runs):
             yield make(curves, family)
             yield make(learning_rates, family)
-    for dataset in dict.fromkeys(row["data"] for row in findings.times_to_accuracy):
-        yield make(time_to_accuracy, findings, dataset)
+    figures = dict.fromkeys((row["data"], row["setting"].headline) for row in findings.times_to_accuracy)
+    for number, (dataset, headline) in enumerate(figures, start=1):
+        yield make(time_to_accuracy, findings, dataset, headline, number)
     for i, front in enumerate(findings.fronts):
         yield make(pareto, front, i, findings)
-    for front in sizes.fronts(findings.families):
-        yield make(by_size, front)
+    for number, front in enumerate(sizes.fronts(findings.families), start=1):
+        yield make(by_size, front, number)
     for number, plane in enumerate(quickness.planes(findings), start=1):
         yield make(by_latency, plane, number)
     for i, facts in enumerate(findings.scalings):

@@ -12,7 +12,7 @@ from jaxcnn.reporting.tables import Cell, Table, number, text
 
 ON_TEST = "chosen on the test split (--best_on_test), so biased upwards"
 NOTHING = text("–")
-CONSTANT = ("data", "network", "machine", "starts")  # columns left out if equal in all rows
+CONSTANT = ("data", "network", "machine", "starts", "figure")  # columns left out if equal in all rows
 
 
 def tables(findings: Findings) -> dict[str, Table]:
@@ -269,13 +269,13 @@ def time_to_accuracy(findings: Findings) -> Table:
     for row in findings.times_to_accuracy:
         times, s = Spread(tuple(row["times"])) if row["times"] else None, row["setting"]
         rows.append([
-            text(row["data"]), number(row["target"], f"{100 * row['target']:g}"), text(s.architecture),
-            text(s.described),
+            text(row["data"]), text(s.headline.label), number(row["target"], f"{100 * row['target']:g}"),
+            text(s.architecture), text(s.described),
             number(times.mean if times else None, labels.seconds(times.mean if times else None)),
             number(times.std if times else None, labels.seconds(times.std) if times and times.std is not None else "–"),
             number(len(row["times"]), f"{len(row['times'])} of {row['of']}"), text("; ".join(s.machines)),
         ])  # fmt: skip
-    columns = ["data", "target %", "network", "setting", "mean time", "std", "reached by", "machine"]
+    columns = ["data", "figure", "target %", "network", "setting", "mean time", "std", "reached by", "machine"]
     notes = [
         "Seconds of training until an evaluation on validation first reached the target; the resolution is the "
         "interval between evaluations. Means are over the seeds that reached it."
@@ -290,11 +290,11 @@ def pareto(findings: Findings) -> Table:
     for front in findings.fronts:
         for s in front["front"]:
             rows.append([
-                text(front["data"]), text(s.title), seconds_cell(s.train_seconds), spread_cell(s.validation), _n(s),
-                text(front["machine"]),
+                text(front["data"]), text(s.title), seconds_cell(s.train_seconds), text(s.headline.label),
+                spread_cell(s.validation), _n(s), text(front["machine"]),
             ])  # fmt: skip
     seeds = _seeds(findings)
-    columns = ["data", "setting", "training", "validation %", seeds, "machine"]
+    columns = ["data", "setting", "training", "figure", "validation %", seeds, "machine"]
     notes = [
         "Settings for which no other setting on the same machine is both faster and more accurate (means over "
         f"{seeds})."

@@ -241,15 +241,15 @@ def _is_number(of: Any) -> bool:
 
 
 def _fronts(families: list[Family]) -> list[dict[str, Any]]:
-    """The settings of each data set and machine by training time and validation accuracy, and which of them no
-    other one beats in both."""
-    places: dict[tuple[str, str], list[Setting]] = {}
+    """The settings of each data set, machine and headline figure by training time and this figure on validation, and
+    which of them no other one beats in both."""
+    places: dict[tuple[str, str, Headline], list[Setting]] = {}
     for family in families:
         for setting in family.settings:
             if setting.validation and setting.train_seconds and len(setting.machines) == 1:
-                places.setdefault((setting.dataset, setting.machines[0]), []).append(setting)
+                places.setdefault((setting.dataset, setting.machines[0], setting.headline), []).append(setting)
     fronts = []
-    for (dataset, where), settings in places.items():
+    for (dataset, where, _), settings in places.items():
         if len(settings) > 1:
             points = [(s.train_seconds.mean, _score(s, s.validation)) for s in settings]  # type: ignore[union-attr]
             fronts.append(
@@ -266,15 +266,12 @@ def _fronts(families: list[Family]) -> list[dict[str, Any]]:
 def times_to_accuracy(families: list[Family]) -> list[dict[str, Any]]:
     """Training seconds until validation first reached a target, for the chosen setting of each family.
 
-    The targets of a data set are the three highest round values that any of its chosen runs reached.
+    The targets of a data set and figure are the three highest round values that any of its chosen runs reached.
     """
     rows = []
-    for dataset in dict.fromkeys(f.dataset for f in families):
-        chosen = [
-            f.chosen
-            for f in families
-            if f.dataset == dataset and f.chosen and f.chosen.validation and f.headline.percent
-        ]
+    all_chosen = [f.chosen for f in families if f.chosen and f.chosen.validation and f.chosen.headline.percent]
+    for dataset, headline in dict.fromkeys((s.dataset, s.headline) for s in all_chosen):
+        chosen = [s for s in all_chosen if (s.dataset, s.headline) == (dataset, headline)]
         runs = [run for setting in chosen for run in setting.finished]
         best = max((a for run in runs for _, _, a in validation_curve(run)), default=0.0)
         for target in [t for t in TARGETS if t <= best][-TARGETS_SHOWN:]:

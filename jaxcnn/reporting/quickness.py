@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxcnn.config import UserError
+from jaxcnn.deploy import kept_figures
 from jaxcnn.reporting import labels
 from jaxcnn.reporting.findings import Findings
 from jaxcnn.reporting.read import Run
 from jaxcnn.reporting.settings import Setting, validation_figure
 from jaxcnn.reporting.tables import Table, number, text
 from jaxcnn.tasks.headline import Headline
-from jaxcnn.text import counted
 from jaxcnn.train.workdir import read_json
 
 FILES = "latency-*.json"
+_LARGEST = 2**63  # numbers of a file that is not damaged are smaller
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Plane:
-    """The points of one data set that were timed on equally many cores of one processor, quickest first."""
+    """The points of one data set and figure that were timed on one device and equally many cores, quickest first."""
 
     data: str
     machine: str
@@ -54,48 +55,70 @@ class Plane:
 
 def planes(findings: Findings) -> list[Plane]:
     """The planes with at least two points."""
-    places: dict[tuple[str, str], list[Point]] = {}
+    places: dict[tuple[str, str, Headline], list[Point]] = {}
     for family in findings.families:
         for setting in family.settings:
             for run in setting.finished:
                 for machine, point in _points(setting, run):
-                    places.setdefault((setting.dataset, machine), []).append(point)
-    return [Plane(data, machine, _with_front(points)) for (data, machine), points in places.items() if len(points) > 1]
+                    places.setdefault((setting.dataset, machine, run.headline), []).append(point)
+    return [
+        Plane(data, machine, _with_front(points)) for (data, machine, _), points in places.items() if len(points) > 1
+    ]
 
 
 def _points(setting: Setting, run: Run) -> list[tuple[str, Point]]:
     found = []
     for path in sorted(run.folder.glob(FILES)):
         told = _read(path)
-        one = next((each for each in told.get("timings") or [] if each.get("batch") == 1), None)
-        size, cores = told.get("bytes"), told.get("cores")
-        figure = _figure(run, told)
-        if one is None or figure is None or not isinstance(size, int) or not isinstance(cores, int):
+        figure = _figure(run, told) if told else None
+        if figure is None:
             continue
-        machine = f"{counted(cores, 'core')} of {labels.printable(str(told.get('processor')))}"
+        one, machine = _of_one_image(told), labels.printable(kept_figures.machine(told))
         form = f"{told.get('runtime')}, {told['file']}" if "file" in told else str(told.get("runtime"))
         title = f"{setting.title}, seed {run.seed}"
         names = (title, setting.architecture, labels.printable(form))
-        found.append((machine, Point(*names, run.headline, figure, size, float(one["p50"]), float(one["p99"]))))
+        times = (float(one["p50"]), float(one["p99"]))
+        found.append((machine, Point(*names, run.headline, figure, told["bytes"], *times)))
     return found
 
 
 def _figure(run: Run, told: dict[str, Any]) -> float | None:
-    """The headline figure on validation: of the run, or of a file if it was verified on that split."""
+    """The headline figure on validation: of the run, or of a file that is still as it was verified on that split."""
     if "file" not in told:
         return validation_figure(run)
-    verified = told.get("verified") or {}
-    value = (verified.get("figures") or {}).get(run.headline.name) if verified.get("split") == "val" else None
-    return float(value) if isinstance(value, int | float) else None
+    verified = _object(told.get("verified"))
+    value: Any = _object(verified.get("figures")).get(run.headline.name)
+    if not _is_number(value) or verified.get("split") != kept_figures.SPLIT:
+        return None
+    return float(value) if kept_figures.is_still(run.folder / told["file"], verified.get("sha256")) else None
+
+
+def _of_one_image(told: dict[str, Any]) -> dict[str, Any]:
+    return next((each for each in told["timings"] if isinstance(each, dict) and each.get("batch") == 1), {})
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
+    """What a file tells of the times of one image; empty if that is not whole."""
     try:
         told = read_json(path)
     except UserError:
         return {}
-    whole = isinstance(told, dict) and isinstance(told.get("timings"), list)
-    return told if whole and all(isinstance(each, dict) for each in told["timings"]) else {}
+    if not isinstance(told.get("timings"), list):
+        return {}
+    one, file = _of_one_image(told), told.get("file", path.name)
+    counts = all(_is_number(told.get(name)) and told[name] >= 1 for name in ("bytes", "cores"))
+    counts = counts and all(isinstance(told[name], int) for name in ("bytes", "cores"))
+    times = all(_is_number(one.get(name)) and one[name] > 0 for name in ("p50", "p99"))
+    beside = isinstance(file, str) and pathlib.PurePath(file).name == file
+    return told if counts and times and beside else {}
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
 
 
 def _with_front(points: Sequence[Point]) -> tuple[Point, ...]:
@@ -111,7 +134,7 @@ def table(findings: Findings) -> Table:
     """A table of all points; those on the front are marked."""
     rows = [
         [
-            text(plane.data), text(plane.machine), text(point.title), text(point.form),
+            text(plane.data), text(plane.machine), text(point.title), text(point.form), text(point.headline.label),
             number(point.figure, labels.figure(point.figure, point.headline), strong=point.on_front),
             number(point.size, f"{point.size:,}"), number(point.p50, f"{1000 * point.p50:.3f}"),
             number(point.p99, f"{1000 * point.p99:.3f}"), text("yes" if point.on_front else ""),
@@ -120,10 +143,10 @@ def table(findings: Findings) -> Table:
         for point in plane.points
     ]  # fmt: skip
     numeric = ["validation %", "bytes", "ms, one image", "p99 ms"]
-    columns = ["data", "machine", "setting", "form", *numeric, "on the front"]
+    columns = ["data", "machine", "setting", "form", "figure", *numeric, "on the front"]
     notes = [
         "Times of one image, medians, as `python -m jaxcnn.latency` kept them. On the front: no other row of the same "
-        "data and machine is at least as good in accuracy, bytes and time, and better in one. The accuracy of a file "
-        "is its own, from `export --verify`."
+        "data, machine and figure is at least as good in this figure, bytes and time, and better in one. The figure of "
+        "a file is its own, from `export --verify`; files that changed since, or are gone, are left out."
     ]
     return Table("latency", "Accuracy, size and latency", columns, rows, frozenset(numeric), notes)

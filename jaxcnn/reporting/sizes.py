@@ -8,6 +8,7 @@ from jaxcnn.reporting.findings import Family, Findings
 from jaxcnn.reporting.settings import Setting
 from jaxcnn.reporting.statistics import pareto_front
 from jaxcnn.reporting.tables import Table, number, text
+from jaxcnn.tasks.headline import Headline
 
 LIVE, ALL = "live_parameters", "parameters"
 
@@ -20,14 +21,15 @@ def live(setting: Setting) -> float | None:
 
 
 def fronts(families: Sequence[Family]) -> list[dict[str, Any]]:
-    """The settings of each data set with a pruned network by size and validation, and those on the front."""
-    places: dict[str, list[Setting]] = {}
+    """The settings of each data set and headline figure with a pruned network by size and validation, and those on
+    the front."""
+    places: dict[tuple[str, Headline], list[Setting]] = {}
     for family in families:
         for setting in family.settings:
             if setting.validation and live(setting) is not None:
-                places.setdefault(setting.dataset, []).append(setting)
+                places.setdefault((setting.dataset, setting.headline), []).append(setting)
     found = []
-    for dataset, settings in places.items():
+    for (dataset, _), settings in places.items():
         pruned = any(LIVE in (run.summary or {}) for setting in settings for run in setting.finished)
         if pruned and len({live(setting) for setting in settings}) > 1:
             points = [(live(s) or 0.0, s.headline.score(s.validation.mean if s.validation else 0.0)) for s in settings]
@@ -40,14 +42,16 @@ def table(findings: Findings) -> Table:
     rows = [
         [
             text(front["data"]), text(setting.title), number(live(setting), f"{live(setting):,.0f}"),
+            text(setting.headline.label),
             number(setting.validation.mean, labels.percent_spread(setting.validation)),
             number(len(setting.seeds), str(len(setting.seeds))),
         ]
         for front in fronts(findings.families)
         for setting in front["front"]
     ]  # fmt: skip
-    columns = ["data", "setting", "parameters not 0", "validation %", "seeds"]
+    numeric = ["parameters not 0", "validation %", "seeds"]
+    columns = ["data", "setting", numeric[0], "figure", *numeric[1:]]
     notes = [
         "Settings for which no other setting on the same data is both smaller and more accurate (means over seeds)."
     ]
-    return Table("sizes", "Pareto front of accuracy and size", columns, rows, frozenset(columns[2:]), notes)
+    return Table("sizes", "Pareto front of accuracy and size", columns, rows, frozenset(numeric), notes)

@@ -21,27 +21,29 @@ from jaxcnn.reporting.plots import (
 from jaxcnn.reporting.quickness import Plane
 from jaxcnn.reporting.scaling import Scaling
 from jaxcnn.reporting.settings import Setting
+from jaxcnn.tasks.headline import Headline
 
 
-def time_to_accuracy(findings: Findings, dataset: str) -> Plot:
-    """The headline figure on validation over training seconds, for the chosen setting of each network."""
-    rows = [row for row in findings.times_to_accuracy if row["data"] == dataset]
+def time_to_accuracy(findings: Findings, dataset: str, headline: Headline, number: int) -> Plot:
+    """A headline figure on validation over training seconds, for the chosen setting of each network."""
+    ours = (dataset, headline)
+    rows = [row for row in findings.times_to_accuracy if (row["data"], row["setting"].headline) == ours]
     shown = list({id(row["setting"]): row["setting"] for row in rows}.values())
     machines = {name for s in shown for name in s.machines}
     several = f"Measured on {len(machines)} different machines: compare times within one only."
     plot = new(
-       plot_name("time-to-accuracy", dataset), "times", 3.3 + 0.2 * len(shown),
-        f"Validation {rows[0]['setting'].headline.label} on {dataset} over seconds of training",
+       plot_name("time-to-accuracy", dataset, *_again(number)), "times", 3.3 + 0.2 * len(shown),
+        f"Validation {headline.label} on {dataset} over seconds of training",
         "The chosen setting of each network, a line for each run; dotted: the targets of the table. "
         + several * (len(machines) > 1),
     )  # fmt: skip
     axes = plot.figure.subplots()
     for i, setting in enumerate(shown):
-        for number, run in enumerate(setting.finished):
+        for place, run in enumerate(setting.finished):
             points = [(seconds, 100 * accuracy) for _, seconds, accuracy in validation_curve(run)]
             axes.plot(
                 *zip(*points, strict=True), color=SERIES[i % len(SERIES)], marker=MARKERS[i % len(MARKERS)],
-                markersize=2.5, linewidth=1.2, alpha=0.85, label=words(setting.title) if number == 0 else None,
+                markersize=2.5, linewidth=1.2, alpha=0.85, label=words(setting.title) if place == 0 else None,
                 gid=plot.tip(f"{setting.title}, seed {run.seed}, {'; '.join(setting.machines)}"),
             )  # fmt: skip
     for target in {row["target"] for row in rows}:
@@ -52,13 +54,18 @@ def time_to_accuracy(findings: Findings, dataset: str) -> Plot:
     return plot
 
 
+def _again(number: int) -> list[str]:
+    """The last words of the name of a picture: of all but the first of a kind, its number."""
+    return [str(number)] if number > 1 else []
+
+
 def _axis(setting: Setting) -> str:
     return f"validation {setting.headline.label}{' (%)' if setting.headline.percent else ''}"
 
 
 def pareto(front: dict[str, Any], i: int, findings: Findings) -> Plot:
     """The headline figure on validation against training time, and the front."""
-    several = sum(other["data"] == front["data"] for other in findings.fronts) > 1
+    several = len({other["machine"] for other in findings.fronts if other["data"] == front["data"]}) > 1
     plot = new(
        plot_name("pareto", front["data"], str(i + 1)), "times", 3.5,
         f"Validation {front['settings'][0].headline.label} against training time on {front['data']}; the front has "
@@ -71,10 +78,10 @@ def pareto(front: dict[str, Any], i: int, findings: Findings) -> Plot:
     return plot
 
 
-def by_size(front: dict[str, Any]) -> Plot:
+def by_size(front: dict[str, Any], number: int) -> Plot:
     """The headline figure on validation against the parameters that are not zero, and the front."""
     plot = new(
-        plot_name("sizes", front["data"]), "times", 3.5,
+        plot_name("sizes", front["data"], *_again(number)), "times", 3.5,
         f"Validation {front['settings'][0].headline.label} against size on {front['data']}; the front has "
         f"{len(front['front'])} settings",
         "Size: the parameters that are not zero. Each mark is the mean of a setting; on the line are those that no "

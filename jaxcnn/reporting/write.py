@@ -147,7 +147,13 @@ def to_json(findings: Findings) -> dict[str, Any]:
         ],
         "time_to_accuracy": [row | {"setting": at(row["setting"])} for row in findings.times_to_accuracy],
         "pareto": [
-            {"data": f["data"], "machine": f["machine"], "front": [at(s) for s in f["front"]]} for f in findings.fronts
+            {
+                "data": f["data"],
+                "machine": f["machine"],
+                "figure": f["settings"][0].headline.name,
+                "front": [at(s) for s in f["front"]],
+            }
+            for f in findings.fronts
         ],
         "scaling": [scaling.to_json() for scaling in findings.scalings],
         "missing": findings.missing,

@@ -10,6 +10,7 @@ from jaxcnn.machine.paths import expand
 from jaxcnn.text import shown
 
 CONFIG = "config.json"  # the file that every run has
+MOST_PORT, MOST_BATCH = 65535, 1024
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 

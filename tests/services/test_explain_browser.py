@@ -41,7 +41,8 @@ def made() -> str:
 
     def item(name, right, confidence, classes):
         image = generator.integers(0, 255, (8, 8, 3)).astype(np.uint8)
-        maps = {each: generator.standard_normal((8, 8)) for each in ("gradcam", "integrated_gradients", "occlusion")}
+        names = ("gradcam", "integrated_gradients", "occlusion")
+        maps = {each: generator.integers(0, 255, (8, 8)).astype(np.uint8) for each in names}
         return page.Item(name, image, "cat 51.0%", "cat", "dog", right, confidence, classes, maps)
 
     items = [item("a", True, 0.9, (0,)), item("b", False, 0.5, (0, 1)), item("c", True, 0.7, (1,))]
