@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 
-from jaxcnn.config import ConfigError, Data, UserError
+from jaxcnn.config import Config, ConfigError, Data, UserError
 from jaxcnn.data.source import open_splits
 from jaxcnn.tasks.classes import Classes
 from jaxcnn.train import session
@@ -66,7 +66,9 @@ def test_a_run_tells_its_classes_and_what_was_passed_over_before_it_trains():
     data = Data(source="synthetic:8x8x3:25:100", protocol="full", test_split="")
     splits = dataclasses.replace(open_splits(data), notes=("skipped 3 files",))
     lines: list[str] = []
-    session._tell_of_splits(splits, types.SimpleNamespace(say=lambda line, style="": lines.append(line)))
+    session._tell_of_splits(
+        Config(data=data), splits, types.SimpleNamespace(say=lambda line, style="": lines.append(line))
+    )
     assert lines[0] == "  skipped 3 files"
     assert any(line.startswith("  classes: 0, 1, ") and line.endswith("19 and 5 more") for line in lines)
 
