@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from jaxcnn.config import UserError
-from jaxcnn.deploy import runtimes
 from jaxcnn.machine import json_text, whole_files
 from jaxcnn.text import counted
 
@@ -56,6 +55,8 @@ def missing(path: pathlib.Path) -> str:
     """What the report still needs of a run or of a file of it, in words; empty if nothing."""
     if not path.is_file() or (_verified(path) or {}).get("split") == SPLIT:
         return ""
+    from jaxcnn.deploy import runtimes  # which imports JAX
+
     if path.suffix in runtimes.WEIGHTS:
         return "the report leaves it out: --verify is for files that have the whole network"
     return (

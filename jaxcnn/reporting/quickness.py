@@ -5,15 +5,13 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from jaxcnn.config import UserError
 from jaxcnn.deploy import kept_figures
 from jaxcnn.reporting import labels
 from jaxcnn.reporting.findings import Findings
-from jaxcnn.reporting.read import Run
+from jaxcnn.reporting.read import Run, json_object
 from jaxcnn.reporting.settings import Setting, validation_figure
 from jaxcnn.reporting.tables import Table, number, text
 from jaxcnn.tasks.headline import Headline
-from jaxcnn.train.workdir import read_json
 
 FILES = "latency-*.json"
 _LARGEST = 2**63  # numbers of a file that is not damaged are smaller
@@ -99,11 +97,8 @@ def _of_one_image(told: dict[str, Any]) -> dict[str, Any]:
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
     """What a file tells of the times of one image; empty if that is not whole."""
-    try:
-        told = read_json(path)
-    except UserError:
-        return {}
-    if not isinstance(told.get("timings"), list):
+    told, _ = json_object(path)
+    if told is None or not isinstance(told.get("timings"), list):
         return {}
     one, file = _of_one_image(told), told.get("file", path.name)
     counts = all(_is_number(told.get(name)) and told[name] >= 1 for name in ("bytes", "cores"))

@@ -163,7 +163,7 @@ def _search(folder: pathlib.Path, root: pathlib.Path, depth: int, material: Mate
     if found:
         seen.add(folder.resolve())
     if "scaling.json" in names:
-        facts, note = _json(folder / "scaling.json")
+        facts, note = json_object(folder / "scaling.json")
         if facts is not None and isinstance(facts.get("rows"), list):
             name = facts["name"] if isinstance(facts.get("name"), str) else _name(folder, root)
             material.scalings.append(facts | {"name": name, "rows": sound.scaling_rows(facts["rows"])})
@@ -189,7 +189,7 @@ def _is_dir(path: pathlib.Path) -> bool:
 
 
 def _sweep(folder: pathlib.Path, root: pathlib.Path) -> Sweep:
-    facts, note = _json(folder / "sweep.json")
+    facts, note = json_object(folder / "sweep.json")
     notes = [note] if note else []
     facts = sound.sweep(facts or {}, notes)
     name = str(facts.get("name") or labels.printable(folder.resolve().name))
@@ -210,7 +210,7 @@ def read_run(folder: pathlib.Path, root: pathlib.Path, sweep: str = "", base: di
     notes: list[str] = []
 
     def part(name: str) -> dict[str, Any] | None:
-        value, note = _json(folder / name)
+        value, note = json_object(folder / name)
         notes.extend(filter(None, [note]))
         return value
 
@@ -263,7 +263,7 @@ def _evaluation(folder: pathlib.Path) -> dict[str, Any] | None:
     """The last test evaluation written by `--mode=eval`, for runs without `test.json`."""
     names = sorted(folder.glob("eval-test-*.json"), key=lambda path: (len(path.name), path.name))
     for path in [*names[::-1], folder / "eval.json"]:
-        value, _ = _json(path)
+        value, _ = json_object(path)
         if value and "confusion_matrix" in value and value.get("split", "test") == "test":
             return value
     return None
@@ -295,7 +295,7 @@ def last_step(run: Run) -> str:
     return f"its last record is from step {last.get('step')}{epoch}"
 
 
-def _json(path: pathlib.Path) -> tuple[dict[str, Any] | None, str]:
+def json_object(path: pathlib.Path) -> tuple[dict[str, Any] | None, str]:
     """The JSON object in a file, or None and the problem; a missing file gives None without a note."""
     try:
         value = json_text.parse(path.read_text(encoding="utf-8")) if _is_readable(path) else None
