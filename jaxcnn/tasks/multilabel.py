@@ -257,7 +257,7 @@ class Probabilities:
 
     def __init__(self) -> None:
         self._parts: list[tuple[np.ndarray, np.ndarray]] | None = []
-        self._most, self._limited = MOST_KEPT, False
+        self._most: int | None = None  # from `limit`
         self._binned: Binned | None = None
 
     def add(self, outputs: np.ndarray, target: np.ndarray) -> None:
@@ -265,8 +265,8 @@ class Probabilities:
         if self._parts is None:
             return
         self._parts.append((sigmoid(outputs), target))
-        if self._binned is None and sum(part.size for part, _ in self._parts) > self._most:
-            if self._limited and Binned.numbers(outputs.shape[1]) > self._most:
+        if self._binned is None and sum(part.size for part, _ in self._parts) > (self._most or MOST_KEPT):
+            if self._most is not None and Binned.numbers(outputs.shape[1]) > self._most:
                 self._parts = None
                 return
             self._binned = Binned(outputs.shape[1])
@@ -277,7 +277,7 @@ class Probabilities:
 
     def limit(self, most: int) -> None:
         """As in `by_group.Limited`: at most so many probabilities or counts are kept."""
-        self._most, self._limited = most, True
+        self._most = max(1, most)
 
     def _all(self) -> tuple[np.ndarray, np.ndarray]:
         assert self._parts  # of a whole split, or within the limit
