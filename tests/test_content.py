@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from jaxcnn.config import Data
-from jaxcnn.data import content
+from jaxcnn.data import content, examples
 from jaxcnn.data.source import open_splits
 from tests.test_folder import folder, make_folder, picture
 from tests.test_source import npz, save_npz
@@ -96,3 +96,19 @@ def test_an_npz_file_may_be_saved_anew_and_moved(tmp_path):
     arrays = save_npz(tmp_path / "a.npz")
     np.savez_compressed(tmp_path / "b.npz", **arrays)
     assert open_splits(npz(tmp_path / "a.npz")).fingerprints() == open_splits(npz(tmp_path / "b.npz")).fingerprints()
+
+
+def test_large_arrays_are_searched_in_chunks_of_bytes(monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3), np.uint8)
+    monkeypatch.setattr(examples, "_CHUNK_BYTES", 3 * images[0].nbytes)
+    taken = []
+
+    class Seen(np.ndarray):
+        def __getitem__(self, which):
+            taken.append(len(which))
+            return np.asarray(self)[which]
+
+    found = content.of_array(images.view(Seen))
+    everything = found.look(np.arange(40))
+    assert everything.tolist() == content.of_array(images).images.tolist()
+    assert found.look(np.array([5, 3])).tolist() == everything[[5, 3]].tolist() and max(taken) == 3

@@ -1,12 +1,17 @@
 """`jaxcnn.sweep`, `jaxcnn.report` and `jaxcnn.doctor`: the commands' work from Python."""
 
 import importlib
+import re
+import sys
+import types
+from multiprocessing import spawn
 
 import numpy as np
 import pytest
 
 import jaxcnn
 from jaxcnn.config import ConfigError, UserError
+from jaxcnn.study import measure
 from tests import digits, small
 
 
@@ -53,3 +58,31 @@ def test_the_doctor_looks_at_arrays_and_stays_a_package():
     assert not found.ok and (leak.status, leak.found) == ("fail", "1 of 20")
     assert "fail images of test in train: 1 of 20" in str(found) and "images of test in train" in found._repr_html_()
     assert importlib.import_module("jaxcnn.doctor.data").examine and callable(jaxcnn.doctor)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"engine": "process"}, "engine='process': it must be one of inline, processes"),
+        ({"pruner": "best"}, "pruner='best': it must be one of none"),
+        ({"sampler": "best"}, "sampler='best': it must be one of grid"),
+        ({"workers": 2}, "workers is for engine=processes or slurm, not inline"),
+        ({"workers": -1, "engine": "processes"}, "workers=-1: it must be 0 or more"),
+        ({"timeout": 5.0, "engine": "workers"}, "timeout= is not for engine='workers'"),
+    ],
+)
+def test_arguments_of_a_sweep_that_have_no_effect_are_refused_before_anything_is_written(options, told, tmp_path):
+    config = jaxcnn.config("quickstart")
+    with pytest.raises(jaxcnn.UserError, match=re.escape(told)):
+        jaxcnn.sweep(config, tmp_path / "sweep", space={"lr": [0.1, 0.2]}, **options)
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_script_without_a_guard_is_not_run_again_by_the_processes_of_its_sweep(monkeypatch):
+    script = types.ModuleType("__main__")
+    script.__file__ = "script.py"
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    assert "init_main_from_path" in spawn.get_preparation_data("one")
+    with measure._without_script():
+        assert not {"init_main_from_path", "init_main_from_name"} & spawn.get_preparation_data("one").keys()
+    assert sys.modules["__main__"] is script

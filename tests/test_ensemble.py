@@ -10,6 +10,7 @@ import scipy.special
 from PIL import Image
 
 import jaxcnn
+import jaxcnn.api.ensemble
 from jaxcnn.config import Task, UserError
 from jaxcnn.data.source import open_splits
 from jaxcnn.tasks import averaging, by_name
@@ -137,3 +138,56 @@ def test_a_split_that_a_member_may_have_learnt_is_refused(folders, members, monk
     ensemble.check_split(together, "test")
     with pytest.raises(UserError, match="has another val split than"):
         ensemble.check_split(together, "val")
+
+
+def test_equal_labels_of_another_fold_or_seed_are_no_equal_split(folders, members, monkeypatch):
+    """Stratified parts of a set that is ordered by class have the same labels in the same order."""
+    together = ensemble.of(folders, members)
+    how = iter(())
+    facts = {"labels_crc32": {"val": 7}}
+    monkeypatch.setattr(ensemble.workdir, "read_data_facts", lambda folder: facts | {"splits": {"val": next(how)}})
+    for one, other, same in (
+        ("digits train (fold 0 of 5 by split_seed=0, stratified)", "digits train (fold 1 of 5 by split_seed=0)", False),
+        ("folder:/a b/c train (9 held out by split_seed=0)", "folder:/a b/c train (9 held out by split_seed=1)", False),
+        ("folder:/a b (old)/c train[:90%] + val", "folder:/d/c train[:80%] + val", False),
+        (
+            "folder:/a b (old)/c train (9 held out by split_seed=0)",
+            "folder:/d train (9 held out by split_seed=0)",
+            True,
+        ),
+    ):
+        how = iter((one, other))
+        if same:
+            ensemble.check_split(together, "val")
+            continue
+        with pytest.raises(UserError, match="has another val split than"):
+            ensemble.check_split(together, "val")
+
+
+def test_networks_whose_best_was_chosen_by_other_figures_or_that_have_figures_of_a_function_answer_together(
+    folders, members
+):
+    def of_task(network, **task):
+        changed = dataclasses.replace(network.config.task, **task)
+        made = by_name.make(changed, 10, sides=(8, 8), network="cnn").trained
+        config = dataclasses.replace(network.config, task=changed)
+        return dataclasses.replace(network, spec=dataclasses.replace(network.spec, task=made), config=config)
+
+    first = of_task(members[0], monitor="macro_f1")
+    second = of_task(members[1], evaluation="tests.own_parts:brightness")
+    for pair in ([first, second], [second, first]):
+        together = ensemble.of(folders, pair)
+        outputs = np.random.default_rng(0).normal(size=(4, 10)).astype(np.float32)
+        assert np.isfinite(together._averaged([outputs, outputs])).all()
+    with pytest.raises(UserError, match="no probabilities"):
+        ensemble.of(
+            folders, [of_task(each, name="regression", evaluation="tests.own_parts:brightness") for each in members]
+        )
+
+
+def test_remarks_on_the_split_are_logged(folders, members, monkeypatch, caplog):
+    together = jaxcnn.ensemble(folders)
+    monkeypatch.setattr(jaxcnn.api.ensemble.assess, "open_split", lambda *_: (None, ["the images have changed"]))
+    monkeypatch.setattr(ensemble.Ensemble, "evaluate", lambda *_: {})
+    together.evaluate()
+    assert "the images have changed" in caplog.text

@@ -9,8 +9,9 @@ from jaxcnn import config as configs
 from jaxcnn.api.training import with_data
 from jaxcnn.config import ConfigError, Data, Task, UserError
 from jaxcnn.data import holdout, memory
+from jaxcnn.data import labels as of_tables
 from jaxcnn.data.source import open_splits
-from jaxcnn.tasks import by_name, multilabel
+from jaxcnn.tasks import by_name, multilabel, regression
 from jaxcnn.train import teachers, workdir
 
 GENERATOR = np.random.default_rng(0)
@@ -159,3 +160,26 @@ def test_numbers_that_float32_cannot_tell_apart_are_refused():
     assert len(str(error.value)) < 500
     assert splits(seconds - 1.7e9, "regression").train.targets.dtype == np.float32
     assert len(splits(1.7e9 + 1e7 * GENERATOR.random(40), "regression").train) == 40
+
+
+@pytest.mark.parametrize("form", [np.array, lambda rows: np.array(rows, object)])
+def test_a_column_of_names_is_one_class_or_one_of_several_labels(form):
+    rows = form([["b"], ["a"], ["c"], ["b"]] * 10)
+    found = splits(rows)
+    assert found.class_names == ("a", "b", "c") and found.train.targets[:4].tolist() == [1, 0, 2, 1]
+    several = splits(rows, "multilabel")
+    assert several.class_names == ("a", "b", "c") and several.train.targets[:2].tolist() == [[0, 1, 0], [1, 0, 0]]
+    assert splits([["b"], ["a"]] * 20, "multilabel").train.targets[0].tolist() == [0, 1], "lists stay lists"
+
+
+def test_one_column_of_booleans_is_one_label():
+    for cells in ([True, False, True], ["1.0", "0.0", "1.0"], [1.0, 0, 1], ["1", " 0", "1"]):
+        found, names = of_tables.read({"cat": cells}, "multilabel", ";", lambda row, what: UserError(what))
+        assert found.tolist() == [[1], [0], [1]] and names == ("cat",), cells
+
+
+def test_what_to_subtract_is_rounded_by_the_spread():
+    exact = 0.125 + 1e-9 * GENERATOR.random(40)
+    with pytest.raises(UserError, match=r"subtract 0\.125000000\d from all first"):
+        regression.Quantities(1).read(exact, "digits", "train")
+    assert regression.Quantities(1).read(exact - 0.125, "digits", "train").std() > 0

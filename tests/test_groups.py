@@ -19,6 +19,7 @@ from jaxcnn.reporting.findings import find
 from jaxcnn.reporting.groups import by_group as by_group_tables
 from jaxcnn.reporting.read import read
 from jaxcnn.tasks import by_group, by_name, kept
+from jaxcnn.tasks.binned import Binned
 from jaxcnn.train import assess, trained
 from tests import digits, report_folders
 from tests.test_folder import picture
@@ -348,3 +349,27 @@ def test_the_report_has_a_table_of_groups_and_bears_damaged_ones(tmp_path):
     (table,) = by_group_tables(find(read([tmp_path / "runs"]), best_on_test=False)).values()
     assert table.columns == ["patient", "accuracy %", "AUROC %", "its 95 % interval", "examples"]
     assert [row[3].text for row in table.rows] == ["\N{EN DASH}", "75.00 to 100.00"]
+
+
+def test_the_collectors_of_all_groups_keep_no_more_than_one(monkeypatch):
+    monkeypatch.setattr(by_group, "of_each", lambda task, outputs, *_: {"loss": np.zeros(len(outputs))})
+    random = np.random.default_rng(3)
+    names = np.array(SITES)[np.arange(90) % 3]
+    for task, targets, left in (
+        (by_name.make(Task(), 4), random.integers(4, size=90).astype(np.int32), {"balanced_accuracy"}),
+        (by_name.make(Task(name="multilabel"), 4), random.integers(2, size=(90, 4)).astype(np.uint8), set()),
+    ):
+        logits = random.normal(size=(90, 4)).astype(np.float32)
+        for most, counted in ((360, None), (359, {*left})):
+            monkeypatch.setattr(by_group, "MOST", most)
+            collector = kept.of(task, None, names, "site")
+            collector.add(logits, targets)
+            row = collector.figures(tuple("abcd"), {})["per_group"][SITES[0]]
+            there = {name for name in task.evaluation.of_groups if row[name] is not None}
+            assert there == ({*task.evaluation.of_groups} if counted is None else counted)
+    monkeypatch.setattr(by_group, "MOST", 359)
+    monkeypatch.setattr(Binned, "numbers", lambda classes: 10)  # counts that are fewer than the probabilities
+    collector = kept.of(task, None, names, "site")
+    collector.add(logits, targets)
+    row = collector.figures(tuple("abcd"), {})["per_group"][SITES[0]]
+    assert row["mean_average_precision"] is not None and row["macro_auroc"] is None

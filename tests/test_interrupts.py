@@ -229,6 +229,7 @@ def test_a_second_interrupt_leaves_a_run_that_hangs_and_its_thread_writes_nothin
     release.set()
     for thread in threading.enumerate():
         if thread.name == "jaxcnn-run":
+            assert thread.daemon, "a script that hangs in it could not end"
             thread.join(60)
     assert len(ended) == 2
 

@@ -1,6 +1,8 @@
 """Another figure than the task's own decides: `task.monitor`, and the least step of `run.patience`."""
 
 import json
+import math
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -8,11 +10,12 @@ import pytest
 from jaxcnn import config as configs
 from jaxcnn.api.progress import _value
 from jaxcnn.config import ConfigError, Task
-from jaxcnn.tasks import by_name
+from jaxcnn.data.source import open_splits
+from jaxcnn.tasks import by_group, by_name, kept, monitor
 from jaxcnn.tasks import figures as monitors
 from jaxcnn.tasks.task import Finding
+from jaxcnn.train import checkpoint, setup, trained
 from jaxcnn.train import summary as summaries
-from jaxcnn.train import trained
 from jaxcnn.train.progress import Progress
 from tests import digits
 
@@ -112,3 +115,67 @@ def test_a_run_stops_when_it_no_longer_gets_better_by_min_delta(tmp_path):
 def test_a_notebooks_table_shows_shares_in_per_cent():
     assert _value("mean_average_precision", 0.7123) == "71.23 %" and _value("ema_top1_accuracy", 0.5) == "50.00 %"
     assert _value("loss", 0.7123) == "0.7123" == _value("mean_absolute_error", 0.7123)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_figure_that_is_not_finite_is_no_new_best(bad):
+    progress = Progress()
+    found = [progress.validated(step, score, 0.0) for step, score in enumerate([bad, 0.5, bad, 0.9, bad], start=1)]
+    assert found == [False, True, False, True, False]
+    assert (progress.best_step, progress.best_score, progress.advanced_step) == (4, 0.9, 4)
+    older = Progress(best_score=math.nan, best_step=1, advanced_score=math.nan, advanced_step=1)
+    assert older.validated(2, 0.5, 0.0) and older.advanced_step == 2
+    assert checkpoint._ranked(range(4), {0: bad, 1: 0.5, 2: 0.7, 3: None}.get) == [2, 1]
+
+
+def test_a_run_without_any_finite_figure_ends_without_a_best(tmp_path):
+    task, run = Task(evaluation="tests.test_monitor:not_a_number", monitor="own"), {"test_with": "best", "steps": 20}
+    summary = digits.run(tmp_path, task=task, run=run | {"tensorboard": False, "curves": False})
+    assert summary["val_best"] == {"own": None, "step": 0} and summary["test"]["of_step"] == 20
+
+
+def not_a_number(outputs, targets):
+    return {"own": math.nan}
+
+
+def test_a_figure_of_half_decides_also_beside_those_of_a_function():
+    config = Task(name="multilabel", evaluation=f"{P}:brightness", monitor="micro_f1")
+    task = by_name.make(config, 3)
+    logits = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    figures = task.figures(logits, np.eye(3, dtype=np.uint8)[np.arange(50) % 3], list("abc"))
+    assert task.evaluation.recorded(figures)["micro_f1"] == figures["at_half"]["micro_f1"]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Task(monitor="macro_f1"),
+        Task(evaluation=f"{P}:brightness", monitor="agreement"),
+        Task(name="multilabel", monitor="macro_f1"),
+        Task(name="multilabel", evaluation=f"{P}:brightness", monitor="agreement"),
+    ],
+)
+def test_the_worst_group_is_named_by_the_figure_that_decides(config, monkeypatch):
+    monkeypatch.setattr(by_group, "of_each", lambda task, outputs, *_: {"loss": np.zeros(len(outputs))})
+    task = by_name.make(config, 3)
+    logits = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    labels = np.arange(60) % 3
+    collector = kept.of(task, None, np.array(["a", "b"])[np.arange(60) // 30], "site")
+    collector.add(logits, np.eye(3, dtype=np.uint8)[labels] if config.name == "multilabel" else labels.astype(np.int32))
+    figures = collector.figures(("x", "y", "z"), {})
+    assert figures["groups"]["worst"] in ("a", "b") and figures["groups"]["figure"] == config.monitor
+
+
+@pytest.mark.parametrize("name", ["classification", "multilabel"])
+def test_a_figure_that_validation_is_too_large_for_is_refused_at_the_start(name):
+    monitor.check_size(Task(name=name, monitor="macro_auroc"), 1000, 2**25 // 1000)
+    monitor.check_size(Task(name=name), 1000, 10**6)
+    with pytest.raises(ConfigError, match=r"at most 33,554,432 probabilities .* validation has 1,000,000,000") as error:
+        monitor.check_size(Task(name=name, monitor="macro_auroc"), 1000, 10**6)
+    assert len(str(error.value)) < 500
+
+
+def test_a_run_refuses_such_a_figure_before_it_trains():
+    config = digits.config(task=Task(monitor="macro_auroc"))  # its validation has 2,000 probabilities
+    with mock.patch("jaxcnn.tasks.classification.MOST_KEPT", 1999), pytest.raises(ConfigError, match="macro_auroc"):
+        setup.spec_on(config, open_splits(config.data, config.task))

@@ -112,3 +112,8 @@ def test_what_has_no_batch_norm_is_refused_in_one_line(case):
     ):
         with pytest.raises(ConfigError, match=words):
             configs.from_config_dict({"model": {"name": "cnn"}, **tree})
+
+
+@pytest.mark.parametrize(("side", "images"), [(8, 256), (128, 256), (224, 83), (512, 16), (2048, 8)])
+def test_large_images_go_through_the_network_in_smaller_batches(side, images):
+    assert norm_statistics.batch_of((side, side, 3)) == images

@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import textwrap
@@ -20,7 +21,8 @@ import jaxcnn
 import jaxcnn.config as configs
 from jaxcnn import layers
 from jaxcnn.api import objects
-from jaxcnn.config import ConfigError, Task, UserError, open_names
+from jaxcnn.api.configs import changed
+from jaxcnn.config import ConfigError, Task, UserError, open_names, tree
 from jaxcnn.data import memory
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn.features import features_step
@@ -552,3 +554,15 @@ def test_a_list_of_names_is_short_by_their_families_and_loses_none():
     assert open_names.families(["vgg11", "vgg13", "unet", "unet_small", "squeezenet1_0", "squeezenet1_1", "vgg16"]) == [
         "vgg11/13", "unet", "unet_small", "squeezenet1_0/1", "vgg16",
     ]  # fmt: skip
+
+
+def test_what_has_to_be_given_again_is_named_by_its_argument():
+    given = {"Net": own_parts.Pooled, "function": own_parts.halved, "Logger": own_parts.Recorder}
+    flat = configs.flatten(configs.to_dict(configs.Config()))
+    for group, argument in open_names.AGAIN.items():
+        with pytest.raises(UserError, match=re.escape(f"jaxcnn.load(workdir, {argument})")) as error:
+            plugins.load(group, "given:absent")
+        assert len(str(error.value)) < 500
+        (key,) = changed(flat, eval(f"dict({argument})", given))
+        assert key == "data.source" or open_names.of_hint(tree._hint(key)).group == group
+    assert len(open_names.AGAIN) == 1 + len(configs.open_keys())

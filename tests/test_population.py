@@ -280,6 +280,8 @@ def test_the_worst_fifth_goes_on_from_one_of_the_best_fifth():
     assert len(drawn) == 8, "all pairs of factors and both sources come up"
     assert population_based.exchanges(evolution, 40, {0: 0.5}) == []
     assert population_based.exchanges(evolution, 40, dict.fromkeys(range(5), 0.5)) == [], "none is better"
+    (found,) = population_based.exchanges(evolution, 40, {0: 0.5, 1: 0.6, 2: float("nan"), 3: 0.7})
+    assert (found.member, found.source) == (2, 3), "a figure that is not finite is the worst"
 
 
 EVOLVING = THIN | {"optim": {"weight_decay": 1e-3}, "run": {"steps": 30}}

@@ -130,3 +130,15 @@ def test_runs_that_cannot_be_mixed_are_refused_in_one_line(folders, networks, ar
         start_of([*folders, folders[0]], average="line")
     with pytest.raises(ConfigError, match=r"config\.init\.average='greedy' is for a source 'workdirs:"):
         configs.from_config_dict({"init": {"source": "file:a.npz", "average": "greedy"}})
+
+
+def test_another_fold_of_a_folder_whose_labels_are_the_same_may_have_been_learnt():
+    facts = [
+        {
+            "splits": {"train": "folder:/a train", "val": f"folder:/a train (fold {fold} of 5 by split_seed=0)"},
+            "labels_crc32": {"val": 3},
+            "content": {"train": "1"},
+        }
+        for fold in range(2)
+    ]
+    assert same_data.may_have_learnt(*facts) and not same_data.may_have_learnt(facts[0], facts[0])

@@ -1,5 +1,6 @@
 """Several runs that answer together, from Python."""
 
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,8 @@ from jaxcnn.api.shown import Figures, Predictions
 from jaxcnn.config import UserError
 from jaxcnn.train import assess
 from jaxcnn.train import ensemble as ensembles
+
+_log = logging.getLogger(__name__)
 
 
 def ensemble(runs: Sequence[Run | str | os.PathLike[str]]) -> "Ensemble":
@@ -78,5 +81,7 @@ class Ensemble:
         with python_words():
             ensembles.check_split(self._whole, split)
             network, path, _kept = first._at(data)
-            found, _ = assess.open_split(network, first.workdir, split, path)
+            found, notes = assess.open_split(network, first.workdir, split, path)
+            for note in notes:
+                _log.warning(note)
             return Figures(self._whole.evaluate(found, batch_size))

@@ -21,6 +21,7 @@ from jaxcnn.api.network import Network
 from jaxcnn.api.shown import Figures, Picture, Predictions, Records
 from jaxcnn.config import UserError
 from jaxcnn.data import memory
+from jaxcnn.data.labels import is_column_of_names
 from jaxcnn.machine import extras, paths
 from jaxcnn.tasks import by_name
 from jaxcnn.tasks.headline import Headline
@@ -244,7 +245,8 @@ class Run(Deployed):
                 raise UserError("images has no image")
             pixels = forms.stacked(found)
             labels = memory.labels_of(pair[1], network.class_names, len(pixels))
-            labels = memory.of_task(labels, self._config.task.name)
+            column = len(network.class_names) if is_column_of_names(pair[1]) else 0
+            labels = memory.of_task(labels, self._config.task.name, column)
             targets = network.trained.spec.task.targets.read(labels, "given", "labels")
             given = Given(targets, network.class_names, pixels, network.image_shape, pixels.dtype)
             figures = network.trained.evaluate(given, batch_size)

@@ -6,6 +6,7 @@ import io
 import os
 import pathlib
 import time
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -14,8 +15,14 @@ from jaxcnn.api.configs import Recipe
 from jaxcnn.api.errors import python_words
 from jaxcnn.api.shown import table
 from jaxcnn.config import Config, ConfigError, UserError, flatten, to_dict
-from jaxcnn.machine import paths, plugins
+from jaxcnn.machine import given, paths, plugins
 from jaxcnn.machine.extras import need
+
+_CHOICES = {
+    "sampler": ("grid", "random", "tpe", "cmaes", "nsga2", "nsga3", "gp"),
+    "pruner": ("none", "median", "hyperband"),
+    "engine": ("inline", "processes", "slurm", "workers"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +91,7 @@ def sweep(
       progress: whether to print the plan and the trials that end.
 
     Raises:
-      UserError: config, space, workdir or machine do not allow it.
+      UserError: config, space, workdir or machine do not allow it, or an argument has no effect beside the others.
       KeyboardInterrupt: the call was interrupted; the same call continues.
       MissingExtra: optuna is not installed (jaxcnn[sweep]); a UserError.
     """
@@ -95,6 +102,7 @@ def sweep(
         from jaxcnn.study import whole
         from jaxcnn.train.interrupts import Interrupts
 
+        _check(sampler=sampler, pruner=pruner, engine=engine, trials=trials, workers=workers, timeout=timeout)
         base, wanted, name, file = _sources(config, space, tuple(seeds))
         if own := plugins.needs(base):
             raise UserError(
@@ -132,6 +140,19 @@ def sweep(
             return Sweep(folder, [], None)
         board.read()
         return Sweep(folder, board.trials, board.best())
+
+
+def _check(*, sampler: str, pruner: str, engine: str, trials: int, workers: int, timeout: float | None) -> None:
+    """Refuse what the command would refuse, before anything is written."""
+    options = types.SimpleNamespace(sampler=sampler, pruner=pruner, engine=engine)
+    given.check_choices(options, _CHOICES | ({} if sampler else {"sampler": [""]}))
+    for name, value in (("trials", trials), ("workers", workers), ("timeout", timeout)):
+        if value is not None and not value >= 0:
+            raise UserError(f"--{name}={value!r}: it must be 0 or more")
+    if workers:
+        given.refuse_beside("engine", engine, {"workers": ("processes", "slurm")}, {"workers"})
+    if timeout is not None and engine == "workers":
+        raise UserError("timeout= is not for engine='workers': give it as --timeout to each worker that you start")
 
 
 def _sources(config: Recipe, space: Any, seeds: tuple[int, ...]) -> tuple[Config, Any, str, str]:

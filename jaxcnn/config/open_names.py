@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     import importlib.metadata
 
 _ATTRIBUTE = re.compile(r"(\w+(?:\.\w+)*):(\w+(?:\.\w+)*)")
+AGAIN = {  # the argument of `jaxcnn.load` that gives an object of a kind
+    "sources": "data=function",
+    "networks": "model=Net",
+    "losses": "task={'loss': function}",
+    "evaluations": "task={'evaluation': function}",
+    "augmentations": "augment={'own': [function]}",
+    "optimizers": "optim={'name': function}",
+    "schedules": "schedule={'name': function}",
+    "loggers": "run={'loggers': [Logger]}",
+}
 _ENTRY_POINT = re.compile(r"[\w.-]+")
 
 

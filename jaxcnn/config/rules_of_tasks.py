@@ -79,7 +79,7 @@ def _of_teacher(config: Config) -> list[str]:
 
 
 def _of_sampling(config: Config) -> list[str]:
-    """What does not go with balanced sampling, after which all classes are equally frequent."""
+    """What does not go with balanced sampling, after which classes are equally frequent as far as its limit allows."""
     task = config.task
     if config.data.sampling != "balanced":
         return []
@@ -88,7 +88,8 @@ def _of_sampling(config: Config) -> list[str]:
         return [f"{BALANCED} is for config.task.name='classification', where each image has one class{instead}"]
     ways = (("class_weights='auto'", task.class_weights == "auto"), ("logit_adjustment", task.logit_adjustment > 0))
     return [
-        f"{BALANCED} makes all classes equally frequent, so config.task.{name} has no effect; leave one of them out"
+        f"{BALANCED} repeats the examples of rare classes already, so config.task.{name} has no effect, or little; "
+        "leave one of them out"
         for name, is_set in ways
         if is_set
     ]

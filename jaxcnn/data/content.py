@@ -6,7 +6,6 @@ suffices; for the others only the size counts.
 """
 
 import dataclasses
-import functools
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
@@ -34,11 +33,12 @@ def of_array(images: UInt8[np.ndarray, "n h w c"]) -> Content:
         rows = np.ascontiguousarray(images[indices]).reshape(len(indices), -1)
         return [_checksum(row) for row in rows]
 
-    chosen = np.arange(0, len(images), step)
-    chunks = [chosen[places] for places in index_chunks(len(chosen), images.shape[1:])]
-    sums = np.array([each for found in map_in_threads(look, chunks) for each in found], np.uint64)
+    def look_at(indices: Indices) -> Hashes:
+        return _looked(look, 0, [indices[places] for places in index_chunks(len(indices), images.shape[1:])])
+
+    sums = look_at(np.arange(0, len(images), step))
     found = _content(len(images), step, sums, whole=step == 1)
-    return dataclasses.replace(found, look=functools.partial(_looked, look, 0))
+    return dataclasses.replace(found, look=look_at)
 
 
 def of_arguments(text: str) -> Content:
@@ -76,9 +76,7 @@ def of_files(
 
     def look_at_all() -> dict[str, np.ndarray]:
         logger.info("reading the %d images of %s once, for their checksums", len(chosen), title)
-        chunks = [chosen[start : start + _CHUNK] for start in range(0, len(chosen), _CHUNK)]
-        found = [each for part in map_in_threads(look, chunks, workers) for each in part]
-        return {"checksums": np.array(found, np.uint64)}
+        return {"checksums": _looked(look, workers, _chunks(chosen))}
 
     path = cache_folder() / f"content-{cache.fingerprint((key, step))}.npz"
     sums = cache.cached_arrays(path, look_at_all, keep=lambda: not trouble)["checksums"]
@@ -86,7 +84,7 @@ def of_files(
     values[chosen] = sums
     found = _content(len(kept), step, values[kept], whole=step == 1)
     return dataclasses.replace(
-        found, sizes=sizes[kept], look=lambda indices: _looked(look, workers, kept[np.asarray(indices)])
+        found, sizes=sizes[kept], look=lambda indices: _looked(look, workers, _chunks(kept[np.asarray(indices)]))
     )
 
 
@@ -133,9 +131,13 @@ def _checksum_free(number: int, count: int) -> Hashes:
     return np.uint64(salt) + np.arange(count, dtype=np.uint64)
 
 
-def _looked(look: Callable[[Indices], list[int]], workers: int, indices: Indices) -> Hashes:
+def _chunks(indices: Indices) -> list[Indices]:
+    """Indices of files, which are read one by one, in parts for threads."""
+    return [indices[start : start + _CHUNK] for start in range(0, len(indices), _CHUNK)]
+
+
+def _looked(look: Callable[[Indices], list[int]], workers: int, chunks: Sequence[Indices]) -> Hashes:
     """The checksums of the images at these indices, read in parts by several threads."""
-    chunks = [indices[start : start + _CHUNK] for start in range(0, len(indices), _CHUNK)]
     return np.array([each for part in map_in_threads(look, chunks, workers) for each in part], np.uint64)
 
 

@@ -35,7 +35,7 @@ def read(
     if task == "multilabel":
         if others:
             return np.stack([_zeros_and_ones(name, each, refuse) for name, each in columns.items()], 1), tuple(columns)
-        if all(str(cell).strip() in ("0", "1") for cell in cells):
+        if all(number(cell) in (0, 1) for cell in cells):
             (name,) = columns
             return _zeros_and_ones(name, cells, refuse)[:, None], (name,)
         return multi_hot([_several(cell, separator, row, refuse) for row, cell in enumerate(cells)])
@@ -66,6 +66,22 @@ def multi_hot(labels: Sequence[Sequence[str]]) -> tuple[UInt8[np.ndarray, "n k"]
     for row, of_row in enumerate(labels):
         hot[row, [number_of[label] for label in of_row]] = 1
     return hot, tuple(names)
+
+
+def are_lists(labels: Any) -> bool:
+    """Whether labels given from Python are lists of names, one list for each image; a column of names is none."""
+    if is_column_of_names(labels):
+        return False
+    rows = labels.tolist() if isinstance(labels, np.ndarray) and labels.dtype.kind in "OUS" else labels
+    if not isinstance(rows, list | tuple) or not all(isinstance(row, list | tuple | set | frozenset) for row in rows):
+        return False
+    return len(rows) > 0 and all(isinstance(name, str) for row in rows for name in row)
+
+
+def is_column_of_names(labels: Any) -> bool:
+    """Whether labels given from Python are an array of names, [n, 1], as a table with one column gives it."""
+    is_column = isinstance(labels, np.ndarray) and labels.ndim == 2 and labels.shape[1] == 1
+    return is_column and labels.dtype.kind in "OUS" and all(isinstance(name, str | bytes) for name in labels[:, 0])
 
 
 def in_order(names: set[str]) -> list[str]:

@@ -21,7 +21,7 @@ from jaxcnn.config import UserError, places
 from jaxcnn.data import boxes, content, groups, instance_masks
 from jaxcnn.data.arrays import array_examples
 from jaxcnn.data.examples import WHITE, Content, Examples, Groups, Pixels, Source
-from jaxcnn.data.labels import in_order
+from jaxcnn.data.labels import are_lists, in_order, is_column_of_names
 
 KIND = "arrays"
 _CLASSIFICATION = config.Task()
@@ -50,10 +50,11 @@ class Part:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Arrays:
-    """Checked arrays by base split ("train", "val", "test"), and the names of their classes."""
+    """Checked arrays by base split ("train", "val", "test"), the names of their classes, and `column` of `of_task`."""
 
     parts: Mapping[str, Part]
     class_names: tuple[str, ...]
+    column: int = 0
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -91,10 +92,10 @@ def check(data: Any) -> Arrays:
     Args:
       data: (images, labels) for training, or a mapping of "train", "val" and "test" to such pairs, with "class_names"
         if wanted. Images are uint8, uint16 or floats [N, H, W, C] or [N, H, W]; labels are class numbers [N], counted
-        from 0, or class names [N]; for several labels, lists of names or columns of 0 and 1 [N, K]; columns of numbers
-        [N, K] for regression; integers
-        [N, H, W] for segmentation; or, for objects, a list of mappings (`boxes.of_mappings`). NumPy, JAX and PyTorch
-        arrays are accepted. A third part {name: values}, text or integers [N], has the groups of images for
+        from 0, or class names [N] or [N, 1]; for several labels, lists of names or columns of 0 and 1 [N, K]; columns
+        of numbers [N, K] for regression; integers [N, H, W] for segmentation; or, for objects, a list of mappings
+        (`boxes.of_mappings`). NumPy, JAX and PyTorch arrays are accepted. A third part {name: values}, text or integers
+        [N], has the groups of images for
         `config.data.group`.
 
     Raises:
@@ -120,6 +121,7 @@ def check(data: Any) -> Arrays:
             for name, array in images.items()
         },
         names,
+        len(names) if all(is_column_of_names(pair[1]) for pair in pairs.values()) else 0,
     )
 
 
@@ -171,7 +173,7 @@ def as_source(arrays: Arrays, title: str, data: config.Data, task: config.Task =
 
     def open_split(name: str) -> Examples:
         part = arrays.parts[name]
-        labels = of_task(part.labels, task.name)
+        labels = of_task(part.labels, task.name, arrays.column)
         if part.objects and task.name == places.INSTANCES:
             labels = _with_masks(part, f"data[{name!r}]", data, task.mask_side)
         if labels.dtype.names:
@@ -184,7 +186,7 @@ def as_source(arrays: Arrays, title: str, data: config.Data, task: config.Task =
             examples, content=lambda: part.content, groups=part.columns.get(data.group) if data.group else None
         )
 
-    labels = tuple(of_task(part.labels, task.name) for part in arrays.parts.values())
+    labels = tuple(of_task(part.labels, task.name, arrays.column) for part in arrays.parts.values())
     return Source(title, arrays.class_names, tuple(arrays.parts), open_split, labels=labels)
 
 
@@ -244,7 +246,7 @@ def _labels(
     given: Mapping[str, Any], names: Sequence[str] | None
 ) -> tuple[dict[str, Shaped[np.ndarray, "n ..."]], tuple[str, ...]]:
     """Numbers [N] or [N, K] by base split, and the names of classes or columns; no names if none are known."""
-    if all(_are_lists(value) for value in given.values()):
+    if all(are_lists(value) for value in given.values()):
         return _of_lists(given, names)
     labels = {name: as_array(value, f"data[{name!r}] labels") for name, value in given.items()}
     for name, array in labels.items():
@@ -262,14 +264,6 @@ def _labels(
         if unknown := [text for text in row if text not in number_of]:
             raise UserError(f"data[{name!r}] has the label {unknown[0]!r}, which is not in {_CLASSES}")
     return {name: np.array([number_of[text] for text in row], np.int32) for name, row in texts.items()}, found
-
-
-def _are_lists(labels: Any) -> bool:
-    """Whether labels are lists of names, one list for each image."""
-    rows = labels.tolist() if isinstance(labels, np.ndarray) and labels.dtype.kind in "OUS" else labels
-    if not isinstance(rows, list | tuple) or not all(isinstance(row, list | tuple | set | frozenset) for row in rows):
-        return False
-    return len(rows) > 0 and all(isinstance(name, str) for row in rows for name in row)
 
 
 def _of_lists(
@@ -291,8 +285,13 @@ def _of_lists(
     return labels, found
 
 
-def of_task(labels: Shaped[np.ndarray, "n ..."], task: str) -> Shaped[np.ndarray, "n ..."]:
-    """Labels as a task takes them: a single column is one label of several, and otherwise the label itself."""
+def of_task(labels: Shaped[np.ndarray, "n ..."], task: str, column: int = 0) -> Shaped[np.ndarray, "n ..."]:
+    """Labels as a task takes them: a single column is one label of several, and otherwise the label itself.
+
+    If the labels come from a column of names, `column` is the number of names, each of which is one label of several.
+    """
+    if column and task == "multilabel":
+        return np.eye(column, dtype=np.uint8)[labels]
     single = labels.ndim == 2 and labels.shape[1] == 1 and task != "multilabel"
     return labels[:, 0] if single else labels
 

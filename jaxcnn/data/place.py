@@ -3,12 +3,16 @@
 import dataclasses
 import os
 import pathlib
+import re
 
 from jaxcnn.config import Data, UserError
 from jaxcnn.data import table
 from jaxcnn.machine.paths import expand
 
 PLACED = ("npz", "folder", "csv", "coco", "yolo", "voc")  # sources whose name contains a path
+_TERM = r"[\w.-]+(?:\[[^\]]*\])?"  # of a slice expression
+_ENDINGS = r"protocol=full|balanced: |minus |\d+ held out|fold \d|without fold \d"
+_CUT = re.compile(rf".*? (?P<cut>{_TERM}(?:\s*\+\s*{_TERM})*(?: \((?:{_ENDINGS}).*\))?)", re.DOTALL)
 BY_CONTENT = (*PLACED, "arrays")  # sources whose content `data.json` identifies, whatever their name
 
 
@@ -66,6 +70,16 @@ def without_place(description: str) -> str:
     Empty if the description begins with a path: the config has the slices, and checksums identify their contents.
     """
     return "" if kind(description) in PLACED else description
+
+
+def cut(description: str) -> str:
+    """What a split's description says of how it was cut from its set, whatever the location of the set.
+
+    If the description begins with a path, this is what follows it: the slices, and what was held out and how, such as
+    "train (fold 0 of 5 by split_seed=0)"; else the whole description.
+    """
+    found = _CUT.fullmatch(description)
+    return description if kind(description) not in PLACED or found is None else found["cut"]
 
 
 def _absolute(path: str) -> str:

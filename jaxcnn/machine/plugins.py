@@ -111,8 +111,8 @@ def load(kind: str, name: str) -> Loaded:
         if target.startswith(f"{GIVEN}:"):
             raise UserError(
                 f"{name.replace(ELSEWHERE, '')!r} was an object of the Python session that started this run; pass it "
-                f"again, as in jaxcnn.load(workdir, {'model=Net' if kind == 'networks' else 'loss=function'}), or put "
-                "it into a module and name it as package.module:attribute"
+                f"again, as in jaxcnn.load(workdir, {open_names.AGAIN[kind]}), or put it "
+                "into a module and name it as package.module:attribute"
             )
         if (wanted := os.environ.get(OWN_CODE, "on")) != "on":
             raise UserError(

@@ -1,11 +1,14 @@
 """Measures the time and memory of a sweep: compiles each of its programs and runs a few steps."""
 
 import concurrent.futures
+import contextlib
 import multiprocessing
 import pathlib
 import resource
 import sys
 import time
+import types
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -159,7 +162,24 @@ def here_or_apart(
         return _all(plan, folder, shared, command, say if wanted else None)
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, spawn, processes.settle, (place,)) as pool:
-        return pool.submit(_all, plan, folder, Shared(), command, print if wanted else None).result()
+        with _without_script():  # which starts with the first task
+            found = pool.submit(_all, plan, folder, Shared(), command, print if wanted else None)
+        return found.result()
+
+
+@contextlib.contextmanager
+def _without_script() -> Iterator[None]:
+    """Processes that the body starts do not run the script of the user again, which may have no `__main__` guard."""
+    script = sys.modules["__main__"]
+    spec = getattr(script, "__spec__", None)
+    if spec is not None and spec.name.partition(".")[0] == "jaxcnn":  # a command, whose module only defines
+        yield
+        return
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 def _all(plan: Plan, folder: pathlib.Path, shared: Shared, command: list[str], say: Any) -> tuple[Any, Any, int]:

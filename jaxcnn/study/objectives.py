@@ -1,5 +1,6 @@
 """The values of a complete trial that a sweep may optimise."""
 
+import math
 import pathlib
 from collections.abc import Collection
 from typing import Any
@@ -32,7 +33,8 @@ def values(
     if summary["val_best"] is not None:
         best = config.run.test_with == "best"
         headline = headline_of(summary)
-        found[headline.objective] = float(summary["val_best"][headline.key] if best else summary["val_last"])
+        value = summary["val_best"][headline.key] if best else summary["val_last"]
+        found[headline.objective] = math.nan if value is None else float(value)
     if "parameters" in wanted:
         found["parameters"] = float(summary["parameters"])
     if "flops" in wanted:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import pathlib
 import time
 import traceback
@@ -199,9 +200,12 @@ class Attempt:
             return Outcome("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}; see {files.LOG}")
 
     def complete(self, summary: dict[str, Any]) -> Outcome:
-        """The outcome of a completed run."""
+        """The outcome of a completed run; one without a finite figure on validation has diverged."""
         config, wanted = self.config(), self._queue.definition.directions
-        return Outcome("complete", None, objectives.values(summary, config, self.folder, self._shared, wanted), summary)
+        values = objectives.values(summary, config, self.folder, self._shared, wanted)
+        if wrong := [name for name, value in values.items() if not math.isfinite(value)]:
+            return Outcome("diverged", f"{wrong[0]} is not a finite number", {}, summary)
+        return Outcome("complete", None, values, summary)
 
     def end(self, outcome: Outcome) -> Outcome:
         """Record the outcome, unless another worker has the trial now."""

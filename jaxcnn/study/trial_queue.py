@@ -11,6 +11,7 @@ take the same trial.
 """
 
 import contextlib
+import math
 import pathlib
 import platform
 import threading
@@ -238,7 +239,8 @@ class TrialQueue:
         """Report the headline figure of the trial's n-th validation; return whether to prune the trial."""
         trial = self.storage.get_trial(lease.id)
         if evaluation not in trial.intermediate_values:
-            self.storage.set_trial_intermediate_value(lease.id, evaluation, value)
+            known = value if math.isfinite(value) else math.nan  # which pruners take as worse than every number
+            self.storage.set_trial_intermediate_value(lease.id, evaluation, known)
             trial = self.storage.get_trial(lease.id)
         if self.definition.pruner == "none" or evaluation < max(trial.intermediate_values):
             return False

@@ -4,19 +4,20 @@ Lakshminarayanan et al. 2017, "Simple and scalable predictive uncertainty estima
 arXiv:1612.01474, section 2.4.
 """
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
+Averaged = Callable[[Sequence[np.ndarray]], np.ndarray]
 
-@runtime_checkable
-class Averaging(Protocol):
-    """An evaluation whose outputs give probabilities, which can be averaged over networks."""
 
-    def averaged(self, outputs: Sequence[np.ndarray]) -> np.ndarray:
-        """The outputs float32 [n, k] whose probabilities are the mean of those of several outputs [n, k]."""
-        ...
+def of(evaluation: Any) -> Averaged | None:
+    """How an evaluation averages: from several outputs [n, k] to those whose probabilities are the mean of theirs.
+
+    None if its outputs give no probabilities that could be averaged.
+    """
+    return getattr(evaluation, "averaged", None)
 
 
 def of_softmax(outputs: Sequence[np.ndarray]) -> np.ndarray:

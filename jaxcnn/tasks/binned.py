@@ -16,6 +16,11 @@ class Binned:
         self._right = np.zeros((classes, BINS), np.int64)
         self._images, self._f1, self._exact = 0, 0.0, 0
 
+    @staticmethod
+    def numbers(classes: int) -> int:
+        """How many numbers are kept."""
+        return 2 * classes * BINS
+
     def add(self, probabilities: Float32[np.ndarray, "n k"], wanted: Bool[np.ndarray, "n k"], least: float) -> None:
         """Count images: their probabilities, and their true classes; `least` is the probability of a prediction."""
         guess = probabilities >= least
@@ -84,3 +89,18 @@ def f1_figures(guess: np.ndarray, wanted: np.ndarray) -> dict[str, float]:
         "sample_f1": float(f1(1, 1.0).mean()),
         "exact_match": float((guess == wanted).all(axis=1).mean()),
     }
+
+
+def best_threshold(scores: np.ndarray, wanted: np.ndarray, positives: int | None = None) -> float:
+    """The score threshold of a class that has the best F1: half-way between two neighbouring scores.
+
+    0.5 if no image has the class. `positives` is how many examples the class has, if some of them have no score.
+    """
+    if not wanted.any():
+        return 0.5
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    f1 = 2 * np.cumsum(wanted[order])[last] / (last + 1 + (wanted.sum() if positives is None else positives))
+    place = int(f1.argmax())
+    lower = scores[order][last[place] + 1] if last[place] + 1 < len(scores) else 0.0
+    return float((scores[order][last[place]] + lower) / 2)

@@ -1,7 +1,7 @@
 """The figures of each group of a split, such as each patient or site; which group is the worst, and how they spread."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -11,6 +11,16 @@ from jaxcnn.tasks.task import Collector, Facts, Task, Tree
 from jaxcnn.text import counted, named
 
 LOSS = "loss"
+MOST = 2**25  # numbers that the collectors of all groups together keep of outputs
+
+
+@runtime_checkable
+class Limited(Protocol):
+    """A collector that keeps outputs, and can do with fewer."""
+
+    def limit(self, most: int) -> None:
+        """Keep at most so many numbers of outputs, or of counts in their place; figures that need more are left out."""
+        ...
 
 
 class Grouped:
@@ -18,8 +28,8 @@ class Grouped:
 
     The examples have to be added in the order of the split. "per_group" has for each group its number of examples, its
     loss, the task's means over examples and those figures of a whole split that the task gives for groups (such as the
-    AUROC); "groups" says which group is the worst by the figure that decides, and how it spreads over groups, each of
-    which counts once.
+    AUROC), unless the split has too many outputs to keep (`MOST`); "groups" says which group is the worst by the figure
+    that decides, and how it spreads over groups, each of which counts once.
     """
 
     def __init__(self, inner: Collector, task: Task, constants: Any, groups: np.ndarray, by: str) -> None:
@@ -30,6 +40,10 @@ class Grouped:
         self._values: list[dict[str, np.ndarray]] = []
         wanted = task.evaluation.of_groups
         self._collectors = [task.evaluation.collector(constants) for _ in self._names] if wanted else []
+        if len(groups) * task.targets.outputs > MOST:  # then each group has the share of its examples
+            for collector, size in zip(self._collectors, np.bincount(self._group), strict=False):
+                if isinstance(collector, Limited):
+                    collector.limit(int(MOST * size / len(groups)))
 
     def add(self, outputs: np.ndarray, target: Tree) -> None:
         """Add the outputs [n, k] and the targets of some examples."""

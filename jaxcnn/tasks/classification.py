@@ -214,6 +214,7 @@ class Guesses:
 
     def __init__(self, specificity: float = 0.0) -> None:
         self._specificity = specificity
+        self._most: int | None = None  # from `limit`
         self._parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self._logits: list[np.ndarray] | None = []
 
@@ -222,8 +223,12 @@ class Guesses:
         self._parts.append((*judge(outputs), target))
         if self._logits is not None:
             self._logits.append(outputs)
-            if sum(part.size for part in self._logits) > MOST_KEPT:
+            if sum(part.size for part in self._logits) > (self._most or MOST_KEPT):
                 self._logits = None
+
+    def limit(self, most: int) -> None:
+        """As in `by_group.Limited`: at most so many logits are kept."""
+        self._most = max(1, most)
 
     def fitted(self) -> dict[str, Any]:
         """The temperature that divides logits for the lowest cross-entropy (Guo et al. 2017, arXiv 1706.04599).

@@ -1,6 +1,7 @@
 """The figure that decides, such as which checkpoint is the best."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -32,6 +33,11 @@ class Headline:
     def score(self, value: float) -> float:
         """A number that is larger for better values."""
         return value if self.better == "higher" else -value
+
+    @staticmethod
+    def rank(score: float) -> float:
+        """The score where several are compared: one that is not finite is worse than every other."""
+        return score if math.isfinite(score) else -math.inf
 
     def value(self, score: float) -> float:
         """The value of a score; the inverse of `score`."""

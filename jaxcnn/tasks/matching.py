@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
+from jaxcnn.tasks.binned import best_threshold
 from jaxcnn.tasks.confusion import Confusion, each_class
-from jaxcnn.tasks.multilabel import best_threshold
 from jaxcnn.text import distinct
 
 OVERLAP = 0.5  # least overlap of a found object with the annotated object to which it is matched

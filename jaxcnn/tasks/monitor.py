@@ -2,15 +2,19 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jaxcnn.config as configuration
 from jaxcnn.config import ConfigError, convert
-from jaxcnn.tasks import figures
+from jaxcnn.tasks import classification, figures, multilabel
+from jaxcnn.tasks.by_group import Limited
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.tasks.task import Collector, Evaluation, Facts
 
+_OF_ALL = "macro_auroc"  # needs every probability of a split
+_OF_HALF = ("micro_f1", "macro_f1")
 _WITHIN = "at_half"  # the figures of several labels that are one level below, at a threshold of 0.5
 _MEAN = "loss"  # a mean over examples, as are the metrics of the task
 
@@ -38,7 +42,8 @@ def deciding(evaluation: Evaluation, config: configuration.Task) -> Evaluation:
             f"{convert.nearest(name, known)}; choose one of {', '.join(known)}"
         )
     label, less, percent = figures.kind_of(name, config.name, config.monitor_mode)
-    kind = _monitored(type(evaluation), Headline(name, label, "lower" if less else "higher", percent))
+    within = config.name == "multilabel" and name in _OF_HALF
+    kind = _monitored(type(evaluation), Headline(name, label, "lower" if less else "higher", percent), within)
     values = {field.name: getattr(evaluation, field.name) for field in dataclasses.fields(evaluation)}
     is_mean = name in (_MEAN, *evaluation.metrics)
     if "collects" in values:
@@ -48,9 +53,24 @@ def deciding(evaluation: Evaluation, config: configuration.Task) -> Evaluation:
     return kind(**values)
 
 
+def check_size(config: configuration.Task, outputs: int, examples: int) -> None:
+    """Refuse a figure that a validation split of this size will not have.
+
+    Raises:
+      ConfigError: it needs every probability, and there are too many.
+    """
+    most = {"classification": classification.MOST_KEPT, "multilabel": multilabel.MOST_KEPT}.get(config.name, math.inf)
+    if config.monitor == _OF_ALL and examples * outputs > most:
+        others = [name for name in figures.OF_TASKS[config.name] if name != _OF_ALL]
+        raise ConfigError(
+            f"config.task.monitor={_OF_ALL!r} is known for at most {most:,} probabilities (images times classes), and "
+            f"validation has {examples * outputs:,}; choose one of {', '.join(others)}, or validate on fewer images"
+        )
+
+
 @functools.cache
-def _monitored(kind: Any, headline: Headline) -> Any:
-    """A subclass of an evaluation with another headline."""
+def _monitored(kind: Any, headline: Headline, within: bool) -> Any:
+    """A subclass of an evaluation with another headline, which is perhaps one level below the other figures."""
     name = headline.name
 
     def recorded(self: Any, found: Mapping[str, Any]) -> dict[str, float]:
@@ -62,9 +82,18 @@ def _monitored(kind: Any, headline: Headline) -> Any:
         """A collector whose figures have the one that decides."""
         return _WithinReach(kind.collector(self, constants), name)
 
-    named = {"__module__": kind.__module__, "__qualname__": f"{kind.__qualname__}[{name}, {headline.better}]"}
-    of_several = {"collector": collector} if name in ("micro_f1", "macro_f1") and kind.__name__ == "SetFigures" else {}
-    return type(kind.__name__, (kind,), {"headline": headline, "recorded": recorded, **of_several, **named})
+    def of_groups(self: Any) -> tuple[str, ...]:
+        """The figures that the evaluation gives for groups, and the one that decides."""
+        own: tuple[str, ...] = kind.of_groups.fget(self)
+        return own if name in (_MEAN, *self.metrics) else tuple(dict.fromkeys((*own, name)))
+
+    parts: dict[str, Any] = {"__module__": kind.__module__, "headline": headline, "recorded": recorded}
+    parts["__qualname__"] = f"{kind.__qualname__}[{name}, {headline.better}]"
+    if within:
+        parts["collector"] = collector
+    if isinstance(kind.of_groups, property):  # else it is a field
+        parts["of_groups"] = property(of_groups)
+    return type(kind.__name__, (kind,), parts)
 
 
 class _WithinReach:
@@ -82,6 +111,11 @@ class _WithinReach:
         return self._inner.fitted()
 
     def figures(self, names: Sequence[str], fitted: Facts) -> dict[str, Any]:
-        """The figures of the inner collector, and the one within."""
+        """The figures of the inner collector, and the one within, unless the user's function gives one of its name."""
         found = self._inner.figures(names, fitted)
-        return found | {self._name: found[_WITHIN][self._name]}
+        return {self._name: found[_WITHIN][self._name]} | found if _WITHIN in found else found
+
+    def limit(self, most: int) -> None:
+        """As in `by_group.Limited`, if the inner collector can."""
+        if isinstance(self._inner, Limited):
+            self._inner.limit(most)

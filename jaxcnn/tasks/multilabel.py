@@ -13,7 +13,7 @@ from jaxtyping import Array, Float32, UInt8
 import jaxcnn.config as configuration
 from jaxcnn.config import UserError
 from jaxcnn.tasks import areas, averaging, weights
-from jaxcnn.tasks.binned import Binned, f1_figures
+from jaxcnn.tasks.binned import Binned, best_threshold, f1_figures
 from jaxcnn.tasks.classes import lacks, without_examples
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.tasks.task import Facts, OfEach, Outputs, Settings, module_of
@@ -251,24 +251,36 @@ class SetFigures:
 class Probabilities:
     """Collects the probabilities float32 [n, k] of all images, and their sets uint8 [n, k].
 
-    Of more than `MOST_KEPT` probabilities, only counts are kept (`jaxcnn.tasks.binned`).
+    Of more than `MOST_KEPT` probabilities, only counts are kept (`jaxcnn.tasks.binned`); of more than `limit` allows,
+    counts if they are fewer, and else nothing.
     """
 
     def __init__(self) -> None:
-        self._parts: list[tuple[np.ndarray, np.ndarray]] = []
+        self._parts: list[tuple[np.ndarray, np.ndarray]] | None = []
+        self._most: int | None = None  # from `limit`
         self._binned: Binned | None = None
 
     def add(self, outputs: np.ndarray, target: np.ndarray) -> None:
         """Add logits float32 [n, k] and sets uint8 [n, k]."""
+        if self._parts is None:
+            return
         self._parts.append((sigmoid(outputs), target))
-        if self._binned is None and sum(part.size for part, _ in self._parts) > MOST_KEPT:
+        if self._binned is None and sum(part.size for part, _ in self._parts) > (self._most or MOST_KEPT):
+            if self._most is not None and Binned.numbers(outputs.shape[1]) > self._most:
+                self._parts = None
+                return
             self._binned = Binned(outputs.shape[1])
         if self._binned is not None:
             for probabilities, wanted in self._parts:
                 self._binned.add(probabilities, wanted.astype(bool), THRESHOLD)
             self._parts = []
 
+    def limit(self, most: int) -> None:
+        """As in `by_group.Limited`: at most so many probabilities or counts are kept."""
+        self._most = max(1, most)
+
     def _all(self) -> tuple[np.ndarray, np.ndarray]:
+        assert self._parts  # of a whole split, or within the limit
         probabilities, wanted = (np.concatenate(parts) for parts in zip(*self._parts, strict=True))
         return probabilities, wanted.astype(bool)
 
@@ -280,7 +292,12 @@ class Probabilities:
         return {"thresholds": [best_threshold(p, w) for p, w in zip(probabilities.T, wanted.T, strict=True)]}
 
     def figures(self, names: Sequence[str], fitted: Mapping[str, Any]) -> dict[str, Any]:
-        """Average precision and AUROC of each class (None without an example), their means, and three kinds of F1."""
+        """Average precision and AUROC of each class (None without an example), their means, and three kinds of F1.
+
+        An empty mapping if nothing was kept.
+        """
+        if self._parts is None:
+            return {}
         names = distinct(tuple(names))
         if self._binned is not None:
             return _means(names, self._binned.average_precisions(), self._binned.f1_figures(THRESHOLD))
@@ -323,21 +340,6 @@ def average_precision(scores: np.ndarray, wanted: np.ndarray) -> float:
     right = np.cumsum(wanted[order])[last]
     precision, recall = right / (last + 1), right / right[-1]
     return float(np.sum(np.diff(recall, prepend=0.0) * precision))
-
-
-def best_threshold(scores: np.ndarray, wanted: np.ndarray, positives: int | None = None) -> float:
-    """The score threshold of a class that has the best F1: half-way between two neighbouring scores.
-
-    0.5 if no image has the class. `positives` is how many examples the class has, if some of them have no score.
-    """
-    if not wanted.any():
-        return THRESHOLD
-    order = np.argsort(-scores, kind="stable")
-    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
-    f1 = 2 * np.cumsum(wanted[order])[last] / (last + 1 + (wanted.sum() if positives is None else positives))
-    place = int(f1.argmax())
-    lower = scores[order][last[place] + 1] if last[place] + 1 < len(scores) else 0.0
-    return float((scores[order][last[place]] + lower) / 2)
 
 
 def _f1s(figures: Mapping[str, float]) -> str:

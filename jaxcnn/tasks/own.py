@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxcnn.config import UserError
 from jaxcnn.machine import plugins
+from jaxcnn.tasks import averaging
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.tasks.kept import Kept
 from jaxcnn.tasks.task import Collector, Evaluation, Facts, Loss, OfEach, Outputs, Settings, Targets, Tree
@@ -89,6 +90,11 @@ class MoreFigures:
     def right(self) -> str | None:
         """That of the task, if its answers are classes."""
         return getattr(self.inner, "right", None)
+
+    @property
+    def averaged(self) -> averaging.Averaged | None:
+        """That of the task, if its outputs give probabilities."""
+        return averaging.of(self.inner)
 
     @property
     def of_groups(self) -> tuple[str, ...]:

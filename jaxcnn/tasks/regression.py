@@ -1,6 +1,7 @@
 """Regression: one or several numbers for each image."""
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -59,9 +60,11 @@ class Quantities:
             raise UserError(f"{title} {base}: the label at index {wrong[0][0]} is not a finite number")
         lost = np.abs(values - exact).max(axis=0, initial=0.0) > MOST_LOST * exact.std(axis=0) if len(exact) else []
         for column in np.flatnonzero(lost & (np.ptp(exact, axis=0) > 0) if len(exact) else []):
+            mean, spread = float(exact[:, column].mean()), float(np.ptp(exact[:, column]))
+            near = round(mean, -math.floor(math.log10(spread)))
             raise UserError(
                 f"{title} {base}: labels such as {float(exact[0, column])!r} lose more than {100 * MOST_LOST:g} % of "
-                f"their standard deviation as float32; subtract {round(float(exact[:, column].mean()))} from all first"
+                f"their standard deviation as float32; subtract {near:.15g} from all first"
             )
         return values
 

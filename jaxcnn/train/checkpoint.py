@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import pathlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -339,6 +340,9 @@ class _Multiples(PreservationPolicy):
 
 
 def _ranked(steps: Iterable[int], score_of: Callable[[int], float | None]) -> list[int]:
-    """The evaluated steps, best first; of equals, the earliest first, as for `Progress.best_step`."""
-    known = [(-score, step) for step in steps if (score := score_of(step)) is not None]
+    """The evaluated steps, best first; of equals, the earliest first, as for `Progress.best_step`.
+
+    A step whose score is not finite is no evaluated one.
+    """
+    known = [(-score, step) for step in steps if (score := score_of(step)) is not None and math.isfinite(score)]
     return [step for _, step in sorted(known)]

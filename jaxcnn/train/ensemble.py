@@ -11,12 +11,11 @@ from jaxtyping import Num
 from jaxcnn.config import UserError
 from jaxcnn.data import selection
 from jaxcnn.data.batch import Split
-from jaxcnn.tasks import by_group
+from jaxcnn.tasks import averaging, by_group
 from jaxcnn.tasks import kept as keeping
-from jaxcnn.tasks.averaging import Averaging
 from jaxcnn.tasks.temperature import temperature_of
 from jaxcnn.text import counted
-from jaxcnn.train import predict, workdir
+from jaxcnn.train import predict, same_data, workdir
 from jaxcnn.train.trained import Trained
 
 
@@ -65,7 +64,8 @@ class Ensemble:
         alone: list[dict[str, Any]] = []
         target: Any = None
         for folder, member in zip(self.folders, self.members, strict=True):
-            kept = keeping.of(member.spec.task, member.constants)
+            # Their figures are those of the first network's evaluation, as another figure may decide in the others.
+            kept = keeping.of(dataclasses.replace(member.spec.task, evaluation=task.evaluation), member.constants)
             figures = member.evaluate(split, batch_size, kept)
             alone.append({"workdir": str(folder), "step": member.step, "weights": member.weights, **_single(figures)})
             whole = kept.whole()
@@ -108,9 +108,9 @@ class Ensemble:
         return [*lines, f"together: {headline.label} {together}; mean of the networks alone {mean}"]
 
     def _averaged(self, outputs: Sequence[np.ndarray]) -> np.ndarray:
-        evaluation = self.members[0].spec.task.evaluation
-        assert isinstance(evaluation, Averaging)  # by `of`
-        return evaluation.averaged(
+        averaged = averaging.of(self.members[0].spec.task.evaluation)
+        assert averaged is not None  # by `of`
+        return averaged(
             [
                 each / np.float32(temperature_of(member.fitted))
                 for member, each in zip(self.members, outputs, strict=True)
@@ -131,13 +131,14 @@ def of(folders: Sequence[pathlib.Path], members: Sequence[Trained]) -> Ensemble:
     if len(members) < 2:
         raise UserError("an ensemble needs at least two runs")
     first, where = members[0], folders[0]
-    if not isinstance(first.spec.task.evaluation, Averaging):
-        raise UserError(
-            f"{where}: config.task.name={first.config.task.name!r} has no probabilities to average; ensembles are for "
-            "classification and multi-label"
-        )
+    for folder, member in zip(folders, members, strict=True):
+        if averaging.of(member.spec.task.evaluation) is None:
+            raise UserError(
+                f"{folder}: {_without(member)} has no probabilities to average; ensembles are for classification and "
+                "multi-label"
+            )
     for folder, member in zip(folders[1:], members[1:], strict=True):
-        if type(member.spec.task.evaluation) is not type(first.spec.task.evaluation):
+        if member.config.task.name != first.config.task.name:
             raise UserError(
                 f"{folder} has config.task.name={member.config.task.name!r}, {where} {first.config.task.name!r}; only "
                 "runs of one task make an ensemble"
@@ -159,6 +160,13 @@ def of(folders: Sequence[pathlib.Path], members: Sequence[Trained]) -> Ensemble:
     return Ensemble(tuple(folders), tuple(members))
 
 
+def _without(member: Trained) -> str:
+    """What has no probabilities: the task of a network, or the evaluation class of the user in its place."""
+    task = member.config.task
+    known = task.name in ("classification", "multilabel")
+    return f"config.task.evaluation={task.evaluation!r:.200}" if known else f"config.task.name={task.name!r}"
+
+
 def check_split(ensemble: Ensemble, name: str) -> None:
     """Refuse a split that is another one in some of the runs, whose networks may have learnt from its images.
 
@@ -167,9 +175,9 @@ def check_split(ensemble: Ensemble, name: str) -> None:
       name: "train", "val" or "test".
 
     Raises:
-      UserError: the labels of the split, as the runs recorded them, differ.
+      UserError: the labels of the split, or how it was cut, differ, as the runs recorded them.
     """
-    known = [workdir.read_data_facts(folder).get("labels_crc32", {}).get(name) for folder in ensemble.folders]
+    known = [same_data.identity(workdir.read_data_facts(folder), name) for folder in ensemble.folders]
     for folder, own in zip(ensemble.folders[1:], known[1:], strict=True):
         if own != known[0]:
             raise UserError(

@@ -148,8 +148,10 @@ class Interrupts:
             except BaseException as error:
                 running.set_exception(error)
 
-        # No executor: if an interrupt hits the start of its thread, it forgets the thread, which continues to run.
-        thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), name="jaxcnn-run")
+        # No executor: if an interrupt hits the start of its thread, it forgets the thread, which continues to run. A
+        # daemon, as a script could not end while a run that was left at once hangs.
+        context = contextvars.copy_context()
+        thread = threading.Thread(target=context.run, args=(run,), name="jaxcnn-run", daemon=True)
         try:
             thread.start()
             started = True

@@ -286,7 +286,7 @@ def _test(session: Session) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     session.interrupts.enter("evaluate")
     told.phase(session, "testing")
     state, step = session.state, session.step
-    if session.config.run.test_with == "best":
+    if session.config.run.test_with == "best" and session.progress.best_step:  # 0: no figure of validation was finite
         step = session.progress.best_step
         try:
             shardings = sharded.state_shardings(session.spec, session.mesh)

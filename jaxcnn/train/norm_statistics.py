@@ -28,7 +28,9 @@ from jaxcnn.text import counted
 from jaxcnn.train import seals, starting
 from jaxcnn.train.setup import Setup
 
-BATCH = 256  # images that are normalised together, on one device, whatever the devices of the run
+BATCH = 256  # most images that are normalised together, on one device, whatever the devices of the run
+FEWEST = 8  # of them, also where images are large: their statistics must say something of the whole set
+PIXELS = 2**22  # most pixels of a batch: 256 images of 128 x 128
 
 
 def reestimated(found: Setup, state: State, constants: Constants, say: Callable[[str], None]) -> State:
@@ -75,7 +77,7 @@ def of_split(
     placed, normal = jax.device_put((dict(variables), (constants.mean, constants.std)), device)
     sums: dict[str, np.ndarray] = {}
     look = jax.jit(_looker(spec))
-    for indices in np.array_split(np.arange(len(split)), -(-len(split) // BATCH)):
+    for indices in np.array_split(np.arange(len(split)), -(-len(split) // batch_of(spec.image_shape))):
         moments = look(placed, jax.device_put(split.read(indices), device), normal)
         for name, calls in jax.device_get(moments).items():
             for count, mean, variance in calls:
@@ -93,6 +95,12 @@ def of_split(
         variance = np.maximum(second / count - mean**2, 0) * count / np.maximum(count - 1, 1)
         found |= {f"{name}/mean": mean.astype(np.float32), f"{name}/var": variance.astype(np.float32)}
     return found
+
+
+def batch_of(image_shape: tuple[int, ...]) -> int:
+    """The images that are normalised together; it depends on their size [h, w, c] alone, so no device changes a bit."""
+    height, width, _ = image_shape
+    return max(FEWEST, min(BATCH, PIXELS // (height * width)))
 
 
 def _looker(spec: StepSpec) -> Callable[..., Any]:

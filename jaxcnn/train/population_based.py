@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxcnn.tasks.headline import Headline
+
 FRACTION = 0.2
 FACTORS = (0.8, 1.2)
 KIND = "pbt"  # kind of the records in metrics.jsonl
@@ -53,6 +55,7 @@ def exchanges(evolution: Evolution, step: int, scores: dict[int, float]) -> list
       no better.
     """
     name = evolution.names.__getitem__
+    scores = {member: Headline.rank(score) for member, score in scores.items()}
     ranked = sorted(scores, key=lambda member: (scores[member], -name(member)))
     count = max(1, int(FRACTION * len(ranked))) if len(ranked) > 1 else 0
     found = []

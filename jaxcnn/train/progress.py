@@ -1,6 +1,7 @@
 """The progress of a run: what it keeps in addition to the state of its network."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ class Progress:
       window_seconds: seconds of training since then.
       last_loss: loss of the last step read; always finite.
       evaluated, score: the last evaluated step, and the score of its headline figure on validation; larger is better.
-      best_score, best_step: the best score, and its step; None and 0 before the first evaluation.
+      best_score, best_step: the best score, and its step; None and 0 before the first evaluation with a finite one.
       advanced_score, advanced_step: the last best score that was better than the one before by `run.min_delta`, from
         which `run.patience` counts, and its step.
       reduced: the last step after which `schedule.name="plateau"` lowered the rate; 0: none.
@@ -51,7 +52,7 @@ class Progress:
     starts: int = 0
 
     def validated(self, step: int, score: float, least: float) -> bool:
-        """Note the score of a validation; return whether it is the best so far.
+        """Note the score of a validation; return whether it is the best so far, which one that is not finite never is.
 
         Args:
           step: the step after which it was made.
@@ -59,9 +60,9 @@ class Progress:
           least: `run.min_delta`.
         """
         self.evaluated, self.score = step, score
-        if self.advanced_score is None or score > self.advanced_score + least:
+        if _beats(score, self.advanced_score, least):
             self.advanced_score, self.advanced_step = score, step
-        better = self.best_score is None or score > self.best_score
+        better = _beats(score, self.best_score, 0.0)
         if better:
             self.best_score, self.best_step = score, step
         return better
@@ -83,3 +84,8 @@ class Progress:
         if isinstance(values.get("window"), list):
             values["window"] = dict(zip((LOSS, *metrics, COUNT), values["window"], strict=True))
         return cls(**values)
+
+
+def _beats(score: float, best: float | None, least: float) -> bool:
+    """Whether a score is better than the best one so far by more than `least`; earlier versions kept NaN."""
+    return math.isfinite(score) and (best is None or not math.isfinite(best) or score > best + least)

@@ -61,12 +61,18 @@ def may_have_learnt(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
     It has not if it has the same validation split, or none of its images.
     """
 
-    def of_val(facts: Mapping[str, Any]) -> tuple[Any, Any]:
-        return place.without_place(facts["splits"].get("val", "")), facts["labels_crc32"].get("val")
-
     sets = [{*facts.get("content", {}).values()} for facts in (there, here)]
     same_set = bool(sets[0] & sets[1]) or there["splits"].get("train") == here["splits"].get("train")
-    return of_val(there) != of_val(here) and same_set
+    return identity(there, "val") != identity(here, "val") and same_set
+
+
+def identity(facts: Mapping[str, Any], split: str) -> tuple[Any, ...]:
+    """What two runs have in common if a split has the same images in both, whose labels may be equal by chance.
+
+    It is how the split was cut (`place.cut`), and the checksum of its labels; None for what the run does not have.
+    """
+    description = facts.get("splits", {}).get(split)
+    return description and place.cut(description), facts.get("labels_crc32", {}).get(split)
 
 
 def remarks(there: Mapping[str, Any], splits: Splits, split: Split) -> list[str]:

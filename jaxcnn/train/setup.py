@@ -16,7 +16,7 @@ from jaxcnn.learn.executables import Program
 from jaxcnn.learn.network import check_layers, check_quantized, check_sides
 from jaxcnn.learn.step_spec import StepSpec, make_spec
 from jaxcnn.machine import mesh as meshes
-from jaxcnn.tasks import by_name, example_weights, kept
+from jaxcnn.tasks import by_name, example_weights, kept, monitor
 from jaxcnn.text import counted
 from jaxcnn.train import limits, loaders, teachers
 from jaxcnn.train.hooks import Shared
@@ -145,6 +145,7 @@ def spec_on(config: Config, splits: Splits) -> StepSpec:
             f"{splits.train.description} has {counted(examples, 'example')}, fewer than one batch of "
             f"config.global_batch_size={config.global_batch_size}; lower it"
         )
+    monitor.check_size(config.task, outputs, 0 if splits.val is None else len(splits.val))
     shape = splits.train.image_shape
     teacher = teachers.of(config, splits) if config.task.teacher else None
     task = by_name.make(

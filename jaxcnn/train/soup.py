@@ -84,12 +84,12 @@ def check_unseen(folder: pathlib.Path, way: str, splits: Splits) -> None:
 def _greedy(names: Sequence[str], network: Trained, arrays: Sequence[Arrays], figure: Callable[[Arrays], float]) -> Mix:
     headline = network.spec.task.evaluation.headline
     own = [headline.score(figure(each)) for each in arrays]
-    order = sorted(range(len(arrays)), key=lambda k: -own[k])
-    chosen, best = order[:1], own[order[0]]
+    order = sorted(range(len(arrays)), key=lambda k: -headline.rank(own[k]))
+    chosen, best = order[:1], headline.rank(own[order[0]])
     lines = [f"{names[order[0]]}: {headline.shown(headline.value(best))} on validation, taken"]
     for k in order[1:]:
         together = headline.score(figure(_mean([arrays[j] for j in (*chosen, k)])))
-        taken = together >= best
+        taken = headline.rank(together) >= best
         lines.append(
             f"{names[k]}: {headline.shown(headline.value(own[k]))}, with those before "
             f"{headline.shown(headline.value(together))}, {'taken' if taken else 'left out'}"
@@ -104,7 +104,9 @@ def _line(network: Trained, arrays: Sequence[Arrays], figure: Callable[[Arrays],
     shares = [number / (POINTS - 1) for number in range(POINTS)]
     one, other = arrays
     found = [figure(between(one, other, share)) for share in shares]
-    best = max(range(POINTS), key=lambda k: headline.score(found[k]))  # of equal ones, the nearest to the first run
+    best = max(
+        range(POINTS), key=lambda k: headline.rank(headline.score(found[k]))
+    )  # of equal ones, the nearest to the first run
     told = ", ".join(f"{share:g}: {headline.shown(value)}" for share, value in zip(shares, found, strict=True))
     return between(one, other, shares[best]), [
         f"share of the second run {shares[best]:g}, the best on validation among {told}"

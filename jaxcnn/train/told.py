@@ -13,7 +13,6 @@ def evaluation(session: Session, values: dict[str, Any], *, better: bool) -> Non
     """Print the figures of a validation, including those that decide."""
     headline, book = session.spec.task.evaluation.headline, session.logbook
     name, best_score = summary.headline(session.config, headline), session.progress.best_score
-    assert best_score is not None
     averaged = session.state.ema is not None
     if book.bar is not None:
         loss = values["ema_loss" if averaged else LOSS]
@@ -27,7 +26,7 @@ def evaluation(session: Session, values: dict[str, Any], *, better: bool) -> Non
     book.progress(
         f"step {session.step}/{session.spec.total_steps} epoch {epoch} "
         f"val loss {values[LOSS]:.4f} val{headline.among(values) if headline.name != LOSS else ''}{average} "
-        f"best {headline.shown(headline.value(best_score))}",
+        f"best {'none' if best_score is None else headline.shown(headline.value(best_score))}",
         now=True,
     )
 
