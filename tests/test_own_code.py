@@ -498,7 +498,8 @@ def test_objects_are_given_again_in_another_session_and_predictions_need_only_so
     plugins.name_of(type("Ours", (nn.Module,), {}))
     with pytest.raises(UserError, match=r"'given:Ours' was an object .* jaxcnn.load\(workdir, model=Net\)"):
         jaxcnn.load(tmp_path / "run", loss=loss).network(images)
-    with pytest.raises(UserError, match=r"'given:loss' was an object .* jaxcnn.load\(workdir, task=\{'loss': function\}\)"):
+    again = r"jaxcnn.load\(workdir, task=\{'loss': function\}\)"
+    with pytest.raises(UserError, match=rf"'given:loss' was an object .* {again}"):
         jaxcnn.load(tmp_path / "run", model=Ours).network(images)
     loaded = jaxcnn.load(tmp_path / "run", model=Ours, task={"loss": loss})
     np.testing.assert_array_equal(loaded.network(images), expected)
