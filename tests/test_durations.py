@@ -23,6 +23,15 @@ def test_a_report_lists_its_longer_tests_and_the_modules_that_have_none():
     assert durations.listed(REPORT) == {"tests/test_a.py::test_long": 2.0, "tests/test_b.py": 0.0}
 
 
+def test_of_a_report_of_pytest_skipped_tests_are_left_out(tmp_path):
+    (tmp_path / "durations.xml").write_text(
+        '<suite><testcase classname="tests.test_a" name="test_long" time="2.04"><properties>'
+        '<property name="processor" value="1.5"/></properties></testcase>'
+        '<testcase classname="tests.test_a" name="test_absent" time="0.01"><skipped/></testcase></suite>'
+    )
+    assert durations.read_report(tmp_path / "durations.xml") == {"tests/test_a.py::test_long": (2.04, 1.5)}
+
+
 def test_the_tests_of_a_module_that_was_never_measured_count_as_slow(tmp_path, monkeypatch):
     monkeypatch.setattr(durations, "FILE", tmp_path / "durations.json")
     names = [*REPORT, "tests/test_b.py::test_added_since", "tests/test_new.py::test_any"]
