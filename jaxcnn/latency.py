@@ -31,7 +31,7 @@ from jaxcnn import command
 from jaxcnn.command import network as chosen
 from jaxcnn.command import unused
 from jaxcnn.config import UserError
-from jaxcnn.machine import whole_files, writable
+from jaxcnn.machine import cores, whole_files, writable
 from jaxcnn.machine.paths import separate
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def main() -> int:
         "backend": runtime.backend,
         "device": runtime.device,
         "threads": THREADS.value,
-        "cores": _cores(),
+        "cores": len(cores.usable()),
         "processor": instructions.processor(),
         "reading_seconds": runtime.reading,
         "cold_start_seconds": answered[0],
@@ -111,7 +111,7 @@ def main() -> int:
         "timings": [dataclasses.asdict(each) for each in timings],
     }
     print(
-        f"{runtime.name}, {_cores()} of {os.cpu_count()} cores, {runtime.size:,} bytes",
+        f"{runtime.name}, {len(cores.usable())} of {os.cpu_count()} cores, {runtime.size:,} bytes",
         *latency.table(timings),
         sep="\n",
     )
@@ -150,14 +150,10 @@ def _limit(threads: int) -> None:
         return
     if not hasattr(os, "sched_setaffinity"):
         raise UserError("--threads is for Linux; leave it out")
-    here = sorted(os.sched_getaffinity(0))
+    here = cores.usable()
     if threads > len(here):
         raise UserError(f"--threads={threads}, but this process has {len(here)} cores")
     os.sched_setaffinity(0, here[:threads])
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

@@ -24,19 +24,20 @@ from absl import flags
 from jaxcnn import command
 from jaxcnn.config import UserError
 from jaxcnn.machine.extras import need
+from jaxcnn.study import choices
 
 CONFIG = command.define_config("The sweep: a file of configs/sweeps/, with :variant if wanted.")
 WORKDIR = command.define_path("workdir", None, "Folder of the sweep; a sweep that was started there continues.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print the plan.")
 MEASURE = flags.DEFINE_bool("measure", True, "For the plan, compile each program and measure a few of its steps.")
 SAMPLER = flags.DEFINE_enum(
-    "sampler", None, ["grid", "random", "tpe", "cmaes", "nsga2", "nsga3", "gp"],
+    "sampler", None, list(choices.SAMPLERS),
     "Who chooses the trials; default: grid for lists, random for ranges. nsga2 and nsga3 also minimise training time.",
 )  # fmt: skip
 PRUNER = flags.DEFINE_enum(
     "pruner",
     "none",
-    ["none", "median", "hyperband"],
+    list(choices.PRUNERS),
     "Method that ends trials early if they have little chance of a good result.",
 )
 TRIALS = flags.DEFINE_integer("trials", 0, "Number of trials of a random sweep or a search.", lower_bound=0)
@@ -48,7 +49,7 @@ STORAGE = flags.DEFINE_string(
     "storage", None, "Optuna storage: sqlite:///…, postgresql://…, mysql://… or journal:<file>; default: study.db in "
         "the folder. $JAXCNN_STORAGE sets the same without showing a password.")  # fmt: skip
 ENGINE = flags.DEFINE_enum(
-    "engine", "inline", ["inline", "processes", "slurm", "workers"],
+    "engine", "inline", list(choices.ENGINES),
     "inline: in this process; processes: one per GPU or set of cores; slurm: an array of jobs; workers: only workers "
     "that are started elsewhere with --worker.",
 )  # fmt: skip

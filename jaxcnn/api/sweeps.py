@@ -17,12 +17,9 @@ from jaxcnn.api.shown import table
 from jaxcnn.config import Config, ConfigError, UserError, flatten, to_dict
 from jaxcnn.machine import given, paths, plugins
 from jaxcnn.machine.extras import need
+from jaxcnn.study import choices
 
-_CHOICES = {
-    "sampler": ("grid", "random", "tpe", "cmaes", "nsga2", "nsga3", "gp"),
-    "pruner": ("none", "median", "hyperband"),
-    "engine": ("inline", "processes", "slurm", "workers"),
-}
+_CHOICES = {"sampler": choices.SAMPLERS, "pruner": choices.PRUNERS, "engine": choices.ENGINES}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ import jaxcnn.config as configs
 from jaxcnn.config import Config, ConfigError, UserError
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.study import spec
-from jaxcnn.study.store import PLANNED
+from jaxcnn.study.choices import PLANNED
 from jaxcnn.train.hooks import Shared
 from jaxcnn.train.setup import spec_on
 
@@ -66,7 +66,7 @@ def make(sweep: spec.Sweep, base: Config, sampler: str, trials: int, shared: Sha
     Args:
       sweep: what is varied.
       base: the config that is varied.
-      sampler: one of `store.SAMPLERS`, or "" to choose one that fits the sweep.
+      sampler: one of `choices.SAMPLERS`, or "" to choose one that fits the sweep.
       trials: number of trials given to the command; 0: that of the sweep.
       shared: keeps the data for the first trial.
 

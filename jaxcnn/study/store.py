@@ -19,12 +19,10 @@ from optuna.trial import FrozenTrial, TrialState
 import jaxcnn.config as configs
 from jaxcnn.config import Config, UserError
 from jaxcnn.study import elements, spec
+from jaxcnn.study.choices import PLANNED
 from jaxcnn.study.cma_es import CmaEs
 from jaxcnn.study.folder import Definition
 
-PLANNED = ("grid", "random")  # samplers whose trials are all known beforehand
-SAMPLERS = (*PLANNED, "tpe", "cmaes", "nsga2", "nsga3", "gp")
-PRUNERS = ("none", "median", "hyperband")
 DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql"}  # defaults for URLs without a driver
 JOURNAL = "journal:"
 # Options in a URL that tell no secret; others may, and each driver has its own.

@@ -6,7 +6,7 @@ import subprocess
 import time
 
 from jaxcnn.config import UserError
-from jaxcnn.machine import malloc
+from jaxcnn.machine import cores, malloc
 from jaxcnn.study import folder as files
 from jaxcnn.study.engines import STORAGE_VARIABLE, Job, worker_command
 from jaxcnn.study.table import watch
@@ -121,11 +121,11 @@ def places_of(workers: int) -> list[dict[str, str] | set[int]]:
         return [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus[: workers or len(gpus)]]
     if not hasattr(os, "sched_getaffinity"):  # macOS cannot bind a process to cores
         return [{} for _ in range(workers or 1)]
-    cores = sorted(os.sched_getaffinity(0))
-    count = workers or max(1, len(cores) // 4)  # one program uses up to about four cores well
-    if count > len(cores):
+    here = cores.usable()
+    count = workers or max(1, len(here) // 4)  # one program uses up to about four cores well
+    if count > len(here):
         return [{} for _ in range(count)]
-    return [set(cores[number::count]) for number in range(count)]
+    return [set(here[number::count]) for number in range(count)]
 
 
 def _gpus() -> list[str]:
