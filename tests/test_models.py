@@ -145,6 +145,7 @@ def test_parameter_names_are_readable_paths():
         ({"name": "cnn"}, (33, 20, 4)),
         ({"name": "resnet18"}, (9, 7, 1)),
         ({"name": "resnet34", "form": "imagenet", "shortcut": "pooled", "last_stride": 1}, (65, 97, 3)),
+        ({"name": "resnet18", "stem": "deep"}, (9, 7, 1)),
         ({"name": "resnet32"}, (9, 28, 1)),
         ({"name": "mobilenet_v2"}, (28, 28, 1)),
         ({"name": "mobilenet_v2", "form": "imagenet"}, (33, 49, 3)),

@@ -24,7 +24,7 @@ FAMILIES = {  # with the side of their images; those of other families are in te
     "efficientnet_b0": ({"width": 1 / 8}, 8),  # squeeze-and-excitation, swish
     "squeezenet1_1": ({"width": 1 / 8}, 16),  # joined channels, no BatchNorm
     "vgg11": ({"width": 1 / 16, "head": "dense4096"}, 32),
-    "resnet50": ({"width": 1 / 16, "shortcut": "pooled"}, 16),
+    "resnet50": ({"width": 1 / 16, "shortcut": "pooled", "stem": "deep"}, 16),
 }
 QUICKEST = ("efficientnet_lite0", "squeezenet1_1", "mobilenet_v2")  # the others: `make test-services`
 WITHOUT = ("convnext_tiny", "airbench", "airbench_residual", "yolo_csp_s", "unet")

@@ -149,6 +149,7 @@ def test_a_workdir_of_another_network_tells_the_flags_of_its_own(before):
 ANOTHER = {  # a value of each option that is not a number or a truth value
     **{"name": "vgg11", "form": "imagenet", "channels": (("conv1", 7),), "head": "dense4096", "activation": "gelu"},
     **{"pooling": "mean", "colours": "grey", "class_agnostic": "boxes", "dtype": "bfloat16", "shortcut": "pooled"},
+    **{"stem": "deep"},
     **{"stage_blocks": (1, 1, 1), "stage_channels": (1, 1, 1), "stage_kernels": (5, 5, 5), "attention": "se"},
     **{"attention_place": "stage", "attention_stages": (1,)},
 }

@@ -51,6 +51,7 @@ class Model:
     zero_init_residual: bool = True  # the last BatchNorm scale of each residual block starts at 0
     last_stride: Annotated[Positive, AtMost(2)] = 2  # of the last stage; 1 leaves it the image of the stage before
     shortcut: Literal["strided", "pooled"] = "strided"  # into a smaller image; pooled: 2x2 means first ("ResNet-D")
+    stem: Literal["plain", "deep"] = "plain"  # one convolution, or three of 3x3 in its place ("ResNet-D")
     stochastic_depth: Fraction = 0.0  # rate at which an example skips the last residual block; less for those before
     attention: Literal["none", "se", "eca", "cbam", "bam", "gc", "nonlocal", "coordinate"] = (
         "none"  # layers that weigh channels or pixels by what the whole image shows

@@ -35,9 +35,10 @@ OF_RESNET = (
     "zero_init_residual",
     "last_stride",
     "shortcut",
+    "stem",
     "stochastic_depth",
 )
-OF_BACKBONES = ("channels", "zero_init_residual", "shortcut", "stochastic_depth")
+OF_BACKBONES = ("channels", "zero_init_residual", "shortcut", "stem", "stochastic_depth")
 OPTIONS: dict[str, tuple[str, ...]] = {  # besides those
     "airbench": (),
     "airbench_residual": (),

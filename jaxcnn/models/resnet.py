@@ -61,11 +61,14 @@ class ResNet(Network):
 
     Dropout precedes the classifier; torchvision's networks have none.
 
+    stem="deep" has three 3x3 convolutions of 32, 32 and 64 channels in the place of the first: He et al. 2019, "Bag of
+    tricks for image classification", arXiv:1812.01187, figure 2b.
+
     Options that change neither the parameters nor their names: last_stride=1 keeps the last stage at the size of the
     stage before, for small images. shortcut="pooled" halves an image by 2x2 means before the 1x1 convolution of a
-    shortcut, which then reads all pixels, where a strided one reads every fourth: He et al. 2019, "Bag of tricks for
-    image classification", arXiv:1812.01187, figure 2c. stochastic_depth is the rate of `StochasticDepth` in the last
-    block; that of block l of L is l / L times as large, the linear rule of its paper.
+    shortcut, which then reads all pixels, where a strided one reads every fourth (figure 2c there). stochastic_depth
+    is the rate of `StochasticDepth` in the last block; that of block l of L is l / L times as large, the linear rule of
+    its paper.
     """
 
     @nn.compact
@@ -100,10 +103,13 @@ def stages(
     model, dtype = network.model, network.dtype
     x = colours.seen(network, images)
     imagenet = form == "imagenet"
-    size, strides, padding = (7, 2, 3) if imagenet else (3, 1, 1)
-    stem_channels = sized(model, "stem_conv", CHANNELS[0])
-    x = Conv(stem_channels, size, strides, padding, use_bias=False, dtype=dtype, name="stem_conv")(x)
-    x = activate(norm_layer(network.norm, network.axis_name, name="stem_bn")(x, train))
+    deep = model.stem == "deep"
+    for number, channels in enumerate((CHANNELS[0] // 2, CHANNELS[0] // 2, CHANNELS[0]) if deep else CHANNELS[:1]):
+        size, strides = (7, 2) if imagenet and not deep else (3, 2 if imagenet and number == 0 else 1)
+        conv, norm = (f"stem_{part}{number + 1 if number else ''}" for part in ("conv", "bn"))
+        wide = sized(model, conv, channels)
+        x = Conv(wide, size, strides, size // 2, use_bias=False, dtype=dtype, name=conv)(x)
+        x = activate(norm_layer(network.norm, network.axis_name, name=norm)(x, train))
     if imagenet:
         x = max_pool(x, 3, strides=2, padding=1)
     variant = VARIANTS[variant_name]

@@ -82,7 +82,11 @@ def _keras_vgg(model: Model, ours: list[str]) -> _Pairs:
 
 def _torch_resnet(model: Model, ours: list[str]) -> _Pairs:
     pooled = model.shortcut == "pooled"  # timm's: the pool is the first module of the shortcut
-    yield from {"stem_conv": "conv1", "stem_bn": "bn1"}.items()
+    if model.stem == "deep":  # timm's: three convolutions in a row, the last BatchNorm after them
+        yield from {"stem_conv": "conv1.0", "stem_conv2": "conv1.3", "stem_conv3": "conv1.6"}.items()
+        yield from {"stem_bn": "conv1.1", "stem_bn2": "conv1.4", "stem_bn3": "bn1"}.items()
+    else:
+        yield from {"stem_conv": "conv1", "stem_bn": "bn1"}.items()
     # akamaster's networks for CIFAR end with "linear"
     yield "classifier", ("linear", "fc") if model.name in CIFAR_RESNET else "fc"
     for name in ours:

@@ -36,6 +36,7 @@ FORWARD_CASES: dict[str, tuple[dict, int]] = {
 # up, an odd size or padding at the end makes a difference for.
 FAMILY_CASES: dict[str, tuple[dict, int]] = {
     "resnet18": ({"name": "resnet18", "form": "imagenet"}, 33),
+    "resnet18d": ({"name": "resnet18", "form": "imagenet", "shortcut": "pooled", "stem": "deep"}, 37),
     "resnet20": ({"name": "resnet20"}, 10),
     "mobilenet_v2": ({"name": "mobilenet_v2", "form": "imagenet"}, 40),
     "efficientnet_lite0": ({"name": "efficientnet_lite0", "form": "imagenet"}, 40),

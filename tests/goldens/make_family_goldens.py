@@ -1,11 +1,11 @@
 """Makes family_goldens.npz and torchvision_layouts.json.gz: what other libraries have and compute, in float64.
 
-    pip install torch==2.13.0 torchvision==0.28.0 efficientnet-lite-pytorch==0.1.0
+    pip install torch==2.13.0 torchvision==0.28.0 efficientnet-lite-pytorch==0.1.0 timm==1.0.31
     python tests/goldens/make_family_goldens.py      # where jaxcnn is installed too
 
 For every case of `draw.FAMILY_CASES`: logits in evaluation and training mode, and fingerprints of all gradients of the
-cross-entropy in training mode. The networks are torchvision's own, that of EfficientNet-Lite-PyTorch, and, for
-ResNet-20, one written here after akamaster/pytorch_resnet_cifar10.
+cross-entropy in training mode. The networks are torchvision's own, timm's for ResNet-18-D, that of
+EfficientNet-Lite-PyTorch, and, for ResNet-20, one written here after akamaster/pytorch_resnet_cifar10.
 
 The layouts are the names and shapes of the arrays of torchvision's networks.
 """
@@ -17,6 +17,7 @@ import sys
 
 import draw
 import numpy as np
+import timm
 import torch
 import torchvision
 from efficientnet_lite_pytorch import EfficientNet
@@ -80,6 +81,8 @@ def build(name: str, side: int) -> nn.Module:
     """The network of another library, without dropout, with the epsilon of `config.Norm`."""
     if name == "resnet20":
         return ResNet20(draw.CLASSES)
+    if name == "resnet18d":
+        return timm.create_model(name, num_classes=draw.CLASSES)
     if name == "efficientnet_lite0":
         options = {"image_size": side, "num_classes": draw.CLASSES, "dropout_rate": 0.0, "drop_connect_rate": 0.0}
         network = EfficientNet.from_name("efficientnet-lite0", **options)
@@ -108,7 +111,7 @@ def run(case: str) -> dict[str, np.ndarray]:
         for path, leaf in jax.tree_util.tree_flatten_with_path(shapes)[0]
     }
     naming = "lukemelas" if case == "efficientnet_lite0" else "torchvision"
-    network = build(fields["name"], side).double()
+    network = build(case, side).double()
     theirs = dict(network.state_dict(keep_vars=True))
     leaves = layout.leaves(naming, model, flat)
     assert {leaf.theirs[0] for leaf in leaves} == {name for name in theirs if not layout.is_ignored(name)}
