@@ -22,7 +22,7 @@ from jaxcnn.train import environment
 from jaxcnn.train.steps_per_call import choose_steps_per_call
 
 WARM_UP = malloc.SETTLING  # steps
-EXAMPLES = 4096  # in the resident set, but at least one batch
+EXAMPLES = 4096  # of 32 pixels in the resident set, or as many bytes, but at least one batch
 SIDE, CLASSES = 32, 10
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # any values will do, but both peers must use the same
 
@@ -65,7 +65,7 @@ class Train(Task):
     def __init__(self, spec: dict[str, Any]) -> None:
         self._program, mesh = spec_of(spec), meshes.make_mesh(1)
         config = _config(spec)
-        image, label = examples(spec["batch_size"])
+        image, label = examples(spec["batch_size"], spec.get("side", SIDE))
         self._data = jax.device_put(resident.Resident(image, label), meshes.replicated(mesh))
         self._normalization = _normalization(mesh)
         platform = mesh.devices.flat[0].platform
@@ -99,7 +99,7 @@ class Predict(Task):
     def __init__(self, spec: dict[str, Any]) -> None:
         self._program, mesh = spec_of(spec), meshes.make_mesh(1)
         self._variables = jax.device_put(weights(self._program, mesh), meshes.replicated(mesh))
-        image, _ = examples(spec["batch_size"])
+        image, _ = examples(spec["batch_size"], spec.get("side", SIDE))
         self._image = jax.device_put(image[: spec["batch_size"]], meshes.over_data(mesh))
         self._normalization = _normalization(mesh)
         self._step = programs.predict_step(self._program, mesh, spec["batch_size"])
@@ -147,9 +147,12 @@ TASKS: dict[str, Callable[[dict[str, Any]], Task]] = {
 
 def spec_of(spec: dict[str, Any]) -> StepSpec:
     """The `StepSpec` of a case."""
-    count = max(EXAMPLES, spec["batch_size"])
+    side = spec.get("side", SIDE)
     return make_spec(
-        _config(spec), task=by_name.make(configs.Task(), CLASSES), image_shape=(SIDE, SIDE, 3), train_examples=count
+        _config(spec),
+        task=by_name.make(configs.Task(), CLASSES),
+        image_shape=(side, side, 3),
+        train_examples=example_count(spec["batch_size"], side),
     )
 
 
@@ -183,11 +186,16 @@ def _config(spec: dict[str, Any]) -> configs.Config:
     return configs.from_config_dict(tree)
 
 
-def examples(batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random images uint8 [N, 32, 32, 3] and labels int32 [N]."""
+def example_count(batch_size: int, side: int) -> int:
+    """Number of images of a side in the resident set."""
+    return max(EXAMPLES * SIDE**2 // side**2, batch_size)
+
+
+def examples(batch_size: int, side: int = SIDE) -> tuple[np.ndarray, np.ndarray]:
+    """Random images uint8 [N, side, side, 3] and labels int32 [N]."""
     generator = np.random.default_rng(0)
-    count = max(EXAMPLES, batch_size)
-    image = generator.integers(0, 256, (count, SIDE, SIDE, 3), np.uint8)
+    count = example_count(batch_size, side)
+    image = generator.integers(0, 256, (count, side, side, 3), np.uint8)
     return image, generator.integers(0, CLASSES, count, np.int32)
 
 

@@ -15,12 +15,14 @@ from typing import Any
 from absl import flags
 
 from benchmarks import contest, peers_report, report
-from benchmarks.cases import HUGE_PAGES, MATRIX_SIDES, MODES, NETWORKS, PEERS, VARIANTS, WAYS, make_cases
+from benchmarks.cases import HUGE_PAGES, LARGE, MATRIX_SIDES, MODES, NETWORKS, PEERS, SMALL, VARIANTS, WAYS, make_cases
 from benchmarks.worker import Worker, check_devices, jaxcnn_environment, start_torch
 from jaxcnn import command
 from jaxcnn.config import UserError
 
-MODELS = flags.DEFINE_list("models", list(NETWORKS), f"Which of {', '.join(NETWORKS)}.")
+MODELS = flags.DEFINE_list(
+    "models", list(SMALL), f"Which of {', '.join(NETWORKS)}. Those that are not a default need torchvision."
+)
 MODES_FLAG = flags.DEFINE_list("modes", list(MODES), f"Which of {', '.join(MODES)}.")
 BATCH_SIZES = flags.DEFINE_list("batch_sizes", [], "Batch sizes. Default: those of each network (32,128).")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Number of turns of each peer.", lower_bound=1)
@@ -37,6 +39,10 @@ TORCH_PYTHON = flags.DEFINE_string("torch_python", sys.executable, "The interpre
 TORCH_VARIANTS = flags.DEFINE_list(
     "torch_variants", [], f"Ways to run PyTorch, of which the fastest counts: {', '.join(WAYS)}."
 )
+SIDE = flags.DEFINE_integer(
+    "side", 0, f"Side of the images, pixels; from {LARGE} on, the ImageNet form. Default: 32, or 224 with torchvision.",
+    lower_bound=0,
+)  # fmt: skip
 WIDTH = flags.DEFINE_float("width", 1.0, "Multiplies all channels of the networks, for trying things out.")
 OUT = flags.DEFINE_string("out", "results/benchmarks", "The files to write, without .json and .md.")
 
@@ -73,7 +79,8 @@ def _measure(start: Callable[[str, str, str], Worker], batch_sizes: list[int], o
     facts = contest.meet(plan)
     devices = DEVICES.value or [facts["jaxcnn"]["device_kind"]]
     check_devices(devices, facts)
-    cases = make_cases(MODELS.value, MODES_FLAG.value, batch_sizes, devices, DTYPE.value, WIDTH.value)
+    chosen = (MODELS.value, MODES_FLAG.value, batch_sizes, devices)
+    cases = make_cases(*chosen, DTYPE.value, WIDTH.value, SIDE.value)
     about = report.provenance("benchmarks.peers", facts)
 
     def write(figures: dict[str, Any]) -> tuple[pathlib.Path, ...]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from benchmarks import report
-from benchmarks.cases import MODES, TITLES
+from benchmarks.cases import MODES, SIDE, TITLES
 
 MEBI = 2**20
 
@@ -35,7 +35,7 @@ def _protocol(record: dict[str, Any]) -> str:
     return (
         f"Medians of {record['rounds']} rounds in which the peers take turns of about {record['seconds']:g} s, each a "
         "process of its own that is stopped while it is not its turn. A turn begins with a step that is not counted. "
-        "Both gather uint8 32x32x3 images from memory, "
+        "Both gather uint8 images of three channels from memory (32 pixels, or as the row says), "
         "normalise them and compute; training is SGD with Nesterov momentum and weight decay, that of airbench Muon "
         "as in its speedrun. jaxcnn runs the "
         "trainer's own step, which also computes top-1, top-5 and the gradient's norm. PyTorch runs channels_last, in "
@@ -47,6 +47,7 @@ def _protocol(record: dict[str, Any]) -> str:
 
 def _name(case: dict[str, Any]) -> str:
     width = "" if case["width"] == 1 else f" (width {case['width']:g})"
+    width += "" if case.get("side", SIDE) == SIDE else f" at {case['side']} pixels"
     return f"{case['model']}{width}, {MODES[case['mode']]}, {case['batch_size']}, {case['device']} {case['dtype']}"
 
 

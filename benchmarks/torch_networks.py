@@ -24,7 +24,14 @@ class Network(NamedTuple):
 
 
 def build(model: dict[str, Any], num_classes: int) -> Network:
-    """Build a network from fields of `jaxcnn.config.Model`; absent fields have the defaults of that class."""
+    """Build a network from fields of `jaxcnn.config.Model`; absent fields have the defaults of that class.
+
+    Networks that are not here are torchvision's, in its own form and with its own rates, and without names.
+    """
+    if model["name"] not in NETWORKS:
+        import torchvision
+
+        return Network(torchvision.models.get_model(model["name"], weights=None, num_classes=num_classes), [])
     fields = {key: value for key, value in model.items() if key not in ("name", "dtype")}
     return NETWORKS[model["name"]](num_classes=num_classes, **fields)
 

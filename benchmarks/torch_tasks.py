@@ -18,7 +18,7 @@ from benchmarks.serve import Task
 from benchmarks.torch_muon import Muon
 
 WARM_UP = 3  # steps
-EXAMPLES = 4096  # as in jaxcnn_tasks
+EXAMPLES = 4096  # of 32 pixels, or as many bytes; as in jaxcnn_tasks
 SIDE, CLASSES = 32, 10
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 # How a function is run: eagerly, compiled, also with CUDA graphs, and also with autotuned kernels.
@@ -96,13 +96,13 @@ class Train(Task):
     def __init__(self, spec: dict[str, Any]) -> None:
         self._network = network = _Network(spec)
         self._batch_size = spec["batch_size"]
-        images, labels = _examples(self._batch_size)
+        images, labels = _examples(self._batch_size, spec.get("side", SIDE))
         self._images, self._labels = images.to(network.device), labels.to(network.device)
         network.module.train()
         compiled = VARIANTS[spec["variant"]]
         if isinstance(network.module, torch_networks.Airbench):
             network.module.init_whitening(network.normalized(self._images[:EXAMPLES]))
-        self._optimizers = OPTIMIZERS[spec["config"]["model"]["name"]](network.module, spec, compiled)
+        self._optimizers = OPTIMIZERS.get(spec["config"]["model"]["name"], _sgd)(network.module, spec, compiled)
         self._loss_of = compiled(self._loss)
         self._graphs = spec["variant"] in CUDA_GRAPHS
         self._smoothing = spec["config"].get("optim", {}).get("label_smoothing", 0.0)
@@ -143,7 +143,7 @@ class Predict(Task):
     def __init__(self, spec: dict[str, Any]) -> None:
         self._network = _Network(spec)
         self._network.module.eval()
-        images, _ = _examples(spec["batch_size"])
+        images, _ = _examples(spec["batch_size"], spec.get("side", SIDE))
         self._images = images[: spec["batch_size"]].to(self._network.device)
         self._logits_of = VARIANTS[spec["variant"]](self._network.logits)
         self._logits: Any = None
@@ -215,15 +215,12 @@ def _airbench(module: nn.Module, spec: dict[str, Any], compiled: Callable[[Any],
 
 OPTIMIZERS: dict[str, Callable[..., list[torch.optim.Optimizer]]] = {
     "airbench": _airbench,
-    "alexnet": _sgd,
-    "resnet50": _sgd,
-    "vgg16": _sgd,
-}
+}  # of the others: _sgd
 
 
-def _examples(batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random images uint8 [N, 32, 32, 3] and labels int64 [N]."""
+def _examples(batch_size: int, side: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random images uint8 [N, side, side, 3] and labels int64 [N]."""
     generator = np.random.default_rng(0)
-    count = max(EXAMPLES, batch_size)
-    images = generator.integers(0, 256, (count, SIDE, SIDE, 3), np.uint8)
+    count = max(EXAMPLES * SIDE**2 // side**2, batch_size)
+    images = generator.integers(0, 256, (count, side, side, 3), np.uint8)
     return torch.from_numpy(images), torch.from_numpy(generator.integers(0, CLASSES, count))

@@ -185,6 +185,21 @@ def test_a_case_has_all_figures_of_both_peers():
     assert result["peers"]["torch"]["variant"] == "eager"
 
 
+def test_photos_have_the_imagenet_form_and_torchvisions_networks_are_measured_on_them():
+    photo, small = (cases.make_cases(["vgg16"], ["train"], [2], ["cpu"], "", 1.0, side)[0] for side in (64, 0))
+    assert photo.spec()["config"]["model"] == {"name": "vgg16", "form": "imagenet"} and photo.spec()["side"] == 64
+    assert small.spec()["config"]["model"] == {"name": "vgg16"} and small.spec()["side"] == 32
+    assert photo.title == "vgg16 at 64 pixels training, batch 2, cpu float32"
+    (mobile, *_) = cases.make_cases(["mobilenet_v2"], ["predict"], [], ["cpu"], "", 1.0)
+    assert (mobile.side, mobile.batch_size) == (224, 1)
+    for models, width, side in ((["mobilenet_v2"], 1.0, 32), (["mobilenet_v2"], 0.5, 0), (["airbench"], 1.0, 224)):
+        with pytest.raises(UserError, match=models[0]):
+            cases.make_cases(models, ["train"], [1], ["cpu"], "", width, side)
+    task = jaxcnn_tasks.TASKS["predict"](cases.Case("squeezenet1_1", "predict", 2, "cpu", "float32", 1.0, 64).spec())
+    task.run(1)
+    assert task._logits.shape == (2, 10)
+
+
 def scripted(figures):
     """A worker of any peer that reports these seconds a step, by variant or peer; a string is a failure."""
 
