@@ -31,6 +31,7 @@ from jaxcnn.explain import (
     randomisation,
     relevance,
     scores,
+    superpixels,
 )
 from jaxcnn.explain.network import Network
 from jaxcnn.machine import mesh as meshes
@@ -296,7 +297,7 @@ def test_masks_of_rise_show_each_pixel_with_the_wanted_probability():
     assert np.abs(masks.mean(0) - 0.3).max() < 5 * math.sqrt(0.21 / 4000)
 
 
-SEGMENTS = perturbations.grid_segments((SIDE, SIDE), 3)[:, :4] % 5
+SEGMENTS = superpixels.grid((SIDE, SIDE), 3)[:, :4] % 5
 SEGMENTS = np.concatenate([SEGMENTS, SEGMENTS[:, :2]], axis=1)  # 5 segments of different sizes
 
 
@@ -317,6 +318,24 @@ def by_hand(net: Network, baseline: float) -> np.ndarray:
             before = frozenset(order[:place])
             found[:, segment] += (value(before | {segment}) - value(before)) / len(orders)
     return found
+
+
+def test_superpixels_follow_the_edges_of_each_image():
+    """Halves of other colours, upright in one image and flat in the other: no superpixel has pixels of both."""
+    images = np.zeros((2, 24, 24, 3))
+    images[0, :, :9] = images[1, :11] = [2.0, -1.0, 0.5]
+    found = superpixels.slic(images + np.random.default_rng(0).normal(0, 0.02, images.shape), 16)
+    assert found.shape == (2, 24, 24) and 8 <= found[0].max() + 1 <= 24
+    for each, part in zip(found, (np.arange(24)[None] < 9, np.arange(24)[:, None] < 11), strict=True):
+        where = np.broadcast_to(part, each.shape)
+        assert not set(each[where]) & set(each[~where])
+    net = Network(square, WEIGHTS, rows=256)
+    options = {"baseline": 0.2, "samples": 40, "cells": 2}
+    found = perturbations.lime(net, IMAGES, TARGET, segments="slic", **options)
+    same = perturbations.lime(net, IMAGES, TARGET, segments=superpixels.slic(IMAGES, 4), **options)
+    np.testing.assert_array_equal(found, same)
+    with pytest.raises(UserError, match="segments='hexagons' must be 'grid', 'slic' or integers"):
+        perturbations.lime(net, IMAGES, TARGET, segments="hexagons")
 
 
 def of_segments(maps) -> np.ndarray:

@@ -41,7 +41,7 @@ def test_the_wheel_has_every_package_and_file_that_the_clone_has(root):
 def test_extras_bring_what_the_code_asks_them_for(root):
     told = project(root)["project"]["optional-dependencies"]
     named = {name: {line.partition(">")[0].replace("-", "_") for line in told[name]} for name in extras.EXTRAS}
-    named["explain"] |= {"sklearn"}  # the package of scikit-learn
+    named["explain"] |= {"sklearn", "skimage"}  # the packages of scikit-learn and scikit-image
     named["tfds"] |= {line.partition(">")[0].replace("-", "_") for line in told["tfds-only"]}
     for name, packages in extras.EXTRAS.items():
         assert set(packages) <= named[name], name

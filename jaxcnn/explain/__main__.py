@@ -146,16 +146,20 @@ def _possible(subject: "Subject", names: list[str]) -> tuple[list[str], list[str
 
 
 def _options(names: list[str]) -> dict[str, dict[str, Any]]:
-    """The arguments of methods from --option=<method>.<name>=<number>."""
+    """The arguments of methods from --option=<method>.<name>=<value>."""
     found: dict[str, dict[str, Any]] = {}
     for text in OPTION.value:
         place, equals, value = text.partition("=")
         method, dot, name = place.partition(".")
         if not equals or not dot or method not in names:
-            raise UserError(f"--option={text}: write <method>.<option>=<number>, of a method of --methods")
+            raise UserError(f"--option={text}: write <method>.<option>=<value>, of a method of --methods")
         try:
-            found.setdefault(method, {})[name] = int(value) if value.lstrip("-").isdecimal() else float(value)
+            number: Any = int(value) if value.lstrip("-").isdecimal() else float(value)
+            found.setdefault(method, {})[name] = number
         except ValueError:
+            if name == "segments":
+                found.setdefault(method, {})[name] = value
+                continue
             raise UserError(f"--option={text}: {value!r} is not a number") from None
     return found
 

@@ -92,7 +92,7 @@ def check(subject: Subject, kind: str) -> None:
             f"--feature_map: config.task.name={subject.trained.config.task.name!r} has no classes to colour"
         )
     if kind == "tsne":
-        need("explain", "--feature_map=tsne")
+        need("explain", "--feature_map=tsne", "sklearn")
 
 
 def pca(values: Float[np.ndarray, "n d"]) -> tuple[Float[np.ndarray, "n 2"], float]:

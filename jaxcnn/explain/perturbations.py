@@ -12,14 +12,14 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jaxcnn.config import UserError
 from jaxcnn.config.ranges import Above, AboveZero, AtMost, Count
+from jaxcnn.explain import superpixels
 from jaxcnn.explain.network import Images, Network, Targets, Variant
 
 Maps = Float[Array, "n h w"]
-Segments = Int[Any, "h w"]
 Samples = Annotated[int, Above(1), AtMost(10**6)]
 Cells = Annotated[int, Above(0), AtMost(64)]  # each way
 MOST_EXACT = 2048  # coalitions; for up to 11 segments all are taken, and the values are exact
@@ -149,12 +149,6 @@ def random_masks(
     return np.stack([one[i : i + size[0], j : j + size[1]] for one, i, j in zip(large, *shift, strict=True)])
 
 
-def grid_segments(size: tuple[int, ...], cells: int) -> Segments:
-    """Segments of the image in a grid of so many cells each way, numbered row by row."""
-    rows, columns = (np.arange(side) * min(cells, side) // side for side in size)
-    return (rows[:, None] * (columns[-1] + 1) + columns).astype(np.int32)
-
-
 def kernel_shap(
     network: Network,
     images: Images,
@@ -175,8 +169,8 @@ def kernel_shap(
 
     Args:
       network, images, target, baseline: see the module.
-      segments: integers [h, w], or [n, h, w] with others for each image, such as those of `skimage.segmentation.slic`;
-        None: a grid.
+      segments: None or "grid"; "slic" for superpixels (`superpixels.slic`), as many as cells of the grid; or integers
+        [h, w], or [n, h, w] with others for each image.
       cells: of the grid, each way.
       samples: coalitions if there are more than 11 segments.
       seed: of the samples.
@@ -185,6 +179,7 @@ def kernel_shap(
       UserError: the segments do not fit, or the samples are too few for them.
     """
     images = jnp.asarray(images)
+    segments = superpixels.segments_of(images, segments, cells)
     if np.ndim(segments) == 3:
         return _each(kernel_shap, network, images, target, baseline, segments, samples=samples, seed=seed)
     segments, count = _checked(segments, images.shape[1:3], cells)
@@ -225,6 +220,7 @@ def lime(
       UserError: the segments do not fit.
     """
     images = jnp.asarray(images)
+    segments = superpixels.segments_of(images, segments, cells)
     if np.ndim(segments) == 3:
         return _each(lime, network, images, target, baseline, segments, samples=samples, width=width, seed=seed)
     segments, count = _checked(segments, images.shape[1:3], cells)
@@ -261,7 +257,7 @@ def _each(
 
 def _checked(segments: Any, size: tuple[int, ...], cells: int) -> tuple[np.ndarray, int]:
     """The segments [h, w], numbered without gaps, and their number."""
-    segments = grid_segments(size, cells) if segments is None else np.asarray(segments)
+    segments = superpixels.grid(size, cells) if segments is None else np.asarray(segments)
     if segments.shape != tuple(size) or segments.dtype.kind not in "iu":
         raise UserError(
             f"segments must be integers [h, w] of shape {tuple(size)}, not {segments.dtype} {segments.shape}"

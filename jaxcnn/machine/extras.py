@@ -12,7 +12,7 @@ EXTRAS = {
     "parquet": ("pyarrow",),
     "tiff": ("tifffile",),
     "jpeg": ("simplejpeg",),
-    "explain": ("sklearn",),
+    "explain": ("sklearn", "skimage"),
     "compress": ("zstandard",),
     "detect": ("faster_coco_eval",),
     "safetensors": ("safetensors",),
