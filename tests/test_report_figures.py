@@ -23,7 +23,7 @@ TASKS = {
 def run_of(task, folder, value, **changes):
     """A run of a task whose headline figure on validation and on the test is `value`."""
     name, kind = TASKS[task]
-    folders.write_run(folder, val=value, test=value, task__name=task, **changes)
+    folders.write_run(folder, val=value, test=value, **{"task__name": task} | changes)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     lines = [{key.replace("top1_accuracy", name): of for key, of in line.items()} for line in lines]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -51,6 +51,18 @@ def test_a_report_names_the_figure_of_the_task_and_chooses_by_it(task, best, sho
     assert f'<p class="figure">{number}<span class="unit">{" " + unit if unit else ""}</span>' in page
     assert "validation accuracy" not in page.lower() and "test accuracy" not in page.lower()
     assert ("validation %" in page) == (task == "multilabel")
+
+
+def test_runs_that_other_figures_judge_are_not_ranked_together(tmp_path):
+    """`task.monitor` of one of them: a mean absolute error of 2.5 is no better and no worse than an accuracy."""
+    folders.write_run(tmp_path / "a", val=0.9, test=0.9, optim__learning_rate=0.1)
+    run_of("regression", tmp_path / "b", 2.5, optim__learning_rate=0.2, task__name="classification")
+    one, other = find(read([tmp_path])).families
+    assert [len(family.settings) for family in (one, other)] == [1, 1]
+    assert [family.dataset for family in (one, other)] == [
+        "CIFAR-10, judged by accuracy", "CIFAR-10, judged by mean absolute error"
+    ]  # fmt: skip
+    assert not [line for line in write.report([tmp_path], tmp_path / "out", command="report") if "drawn" in line]
 
 
 def test_a_headline_that_somebody_changed_is_noted_and_accuracy_is_taken(tmp_path):

@@ -19,7 +19,7 @@ TARGETS_SHOWN = 3
 
 @dataclasses.dataclass
 class Family:
-    """The settings of one network on one data set, the best on validation first.
+    """The settings of one network on one data set that one figure judges, the best on validation first.
 
     Attributes:
       chosen: the setting with the best mean headline figure on validation; None if there are several settings and no
@@ -110,9 +110,14 @@ def find(material: Material, *, best_on_test: bool = False) -> Findings:
 
 
 def _families(settings: list[Setting], published: dict[str, Any], best_on_test: bool) -> list[Family]:
-    by_name: dict[tuple[str, str], list[Setting]] = {}
+    judges: dict[tuple[str, str], set[str]] = {}
     for setting in settings:
-        by_name.setdefault((setting.dataset, setting.architecture), []).append(setting)
+        judges.setdefault((setting.dataset, setting.architecture), set()).add(setting.headline.name)
+    by_name: dict[tuple[str, str], list[Setting]] = {}
+    for setting in settings:  # figures of two kinds have no order
+        several = len(judges[setting.dataset, setting.architecture]) > 1
+        dataset = f"{setting.dataset}, judged by {setting.headline.label}" if several else setting.dataset
+        by_name.setdefault((dataset, setting.architecture), []).append(setting)
     families = []
     for (dataset, architecture), members in sorted(by_name.items(), key=_order):
         members = sorted(members, key=lambda s: -_score(s, s.validation))
