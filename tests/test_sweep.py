@@ -465,7 +465,9 @@ def test_a_config_file_without_a_sweep_or_with_a_broken_one_is_one_line(tmp_path
     [
         ("paper_cifar10", "", 72),
         ("paper_cifar100", "", 72),
+        ("paper_cifar10", "cores", 72),
         ("preprocessing", "", 21),
+        ("preprocessing", "cores", 21),
         ("attention", "", 24),
         ("alexnet_cifar10", "cpu", 12),
         ("speedrun_cifar10", "many", 100),

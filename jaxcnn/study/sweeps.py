@@ -10,14 +10,16 @@ BATCH_SIZES = (32, 64, 128, 256, 512)
 LEARNING_RATES = (0.1, 0.01, 0.001, 0.0001)
 
 
-def paper(*, small: bool) -> spec.Sweep:
+def paper(*, small: bool, widths: tuple[float, float, float] | None = None) -> spec.Sweep:
     """The study of Ashraf et al.: architectures x batch sizes at its learning rate, and x learning rates at batch 128.
 
-    With `small`, it has fewer batch sizes, rates and seeds.
+    With `small`, it has fewer batch sizes, rates and seeds. `widths` are those of AlexNet, VGG16 and ResNet50, if they
+    are not that of the config.
     """
     networks = spec.zipped(
         spec.values("model.name", ["alexnet", "vgg16", "resnet50"]),
         spec.values("model.dropout", [0.5, 0.0, 0.0]),
+        *([spec.values("model.width", widths)] if widths else []),
     )
     sizes, rates = ((16, 32), (0.01, 0.001)) if small else (BATCH_SIZES, LEARNING_RATES)
     by_size = spec.product(
@@ -31,8 +33,10 @@ def paper(*, small: bool) -> spec.Sweep:
     return spec.sweep(spec.chain(by_size, by_rate), seeds=2 if small else 3)
 
 
-def preprocessing(*, small: bool) -> spec.Sweep:
+def preprocessing(*, small: bool, cutout: int = 16) -> spec.Sweep:
     """Image preprocessing: none, normalisation, crop and flip, and each other augmentation in addition to those.
+
+    `small` is for digits: they are not mirrored, and two seeds suffice. `cutout` is the side of its square, pixels.
 
     Cutout: DeVries & Taylor 2017 (arXiv 1708.04552). Mixup: Zhang et al. 2018 (1710.09412). CutMix: Yun et al. 2019
     (1905.04899). RandAugment: Cubuk et al. 2019 (1909.13719).
@@ -42,7 +46,7 @@ def preprocessing(*, small: bool) -> spec.Sweep:
         {"augment.normalize": False},
         {"augment.normalize": True},
         shifted,
-        shifted | {"augment.cutout": 8 if small else 16},
+        shifted | {"augment.cutout": cutout},
         shifted | {"augment.mixup": 0.2},
         shifted | {"augment.cutmix": 1.0},
         shifted | {"augment.policy": "randaugment"},
@@ -96,6 +100,26 @@ def architecture(*, trials: int) -> spec.Sweep:
         spec.rows([{"model.attention": "none", "model.attention_stages": ()}, *attend]),
     )
     return spec.sweep(space, trials=trials, objectives=("flops",), inherit=True)
+
+
+def cores(config: ml_collections.ConfigDict) -> None:
+    """Make a config small enough for 72 trials in an hour or two on two CPU cores, on the real CIFAR-10.
+
+    A fifth of the training images, at half their side, a quarter of the channels, and three epochs; the whole test
+    split. So accuracies are far below those of the whole study, and how settings compare may change with more epochs.
+    """
+    config.data.train_split = "train[:24%]"
+    config.data.val_examples = 2000
+    config.data.image_size = 16
+    config.model.width = 1 / 4
+    config.augment.crop_padding = 2
+    config.run.epochs = 3.0
+    config.run.log_every_steps = 20
+    config.run.eval_batch_size = 500
+    config.run.tensorboard = False
+    config.schedule.warmup = 0.0
+    config.checkpoint.every_epochs = 3.0
+    config.checkpoint.keep_last = 1
 
 
 def smoke(config: ml_collections.ConfigDict) -> None:
