@@ -4,8 +4,8 @@
 
 None, normalisation, crop and flip, and in addition to those cutout, mixup, CutMix and RandAugment; three seeds each.
 
-Variants: `:cores`, in half an hour on two CPU cores, on a fifth of the real images at half their side, with a quarter of
-the channels; `:smoke`, in minutes: AlexNet's small form, a few steps on the handwritten digits.
+Variants: `:cores`, in half an hour on two CPU cores, on a fifth of the real images at half their side, with a quarter
+of the channels; `:smoke`, in minutes: AlexNet's small form, a few steps on the handwritten digits.
 """
 
 from jaxcnn.config import recipes
