@@ -189,6 +189,13 @@ def test_winograds_transforms_make_a_correlation(tile):
     np.testing.assert_allclose(a.T @ ((g @ taps[:3]) * (b @ data)), expected, rtol=0, atol=1e-14)
 
 
+def test_winograds_kernel_gradient_copies_the_totals_into_no_array():
+    x, _, dy = (array.astype(jnp.float32) for array in inputs((6, 8, 8, 5), (3, 3, 5, 7), 1, 1))
+    text = winograd.kernel_gradient.lower(x, dy, tile=4, padding=1).as_text()
+    assert "tensor<6x5x7xf32>" in text  # the totals of a row of places
+    assert "tensor<6x6x5x7xf32>" not in text
+
+
 def test_winograds_rounding_in_float32_is_what_the_documentation_says():
     x, kernel = jax.nn.relu(draw((4, 8, 8, 512), 0)), draw((3, 3, 512, 8), 1)  # float32
     with jax.enable_x64(True):

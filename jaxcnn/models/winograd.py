@@ -88,7 +88,10 @@ def kernel_gradient(x: Inputs, dy: Outputs, *, tile: int, padding: int) -> Kerne
     dy = dy.reshape(*x.shape[:2], *dy.shape[1:])
     zeros = jnp.zeros((len(a), x.shape[-1], dy.shape[-1]), x.dtype)
     totals, _ = lax.scan(add, [zeros] * len(a), (x, dy))
-    return jnp.stack(_both_axes(g.T, jnp.stack(totals)))
+    # Not `_both_axes`, for which the totals would be copied into one array: half as much machine code again, and more
+    # time and memory, most with many channels.
+    rows = _combinations(g.T, totals)
+    return jnp.stack([_combine(g.T, list(row)) for row in rows])
 
 
 def _products(x: Inputs, kernel: list[KernelRow], contraction: str, tile: int, padding: int) -> Outputs:
