@@ -89,11 +89,11 @@ def test_the_derivatives_of_all_its_arrays_in_training_are_those_of_its_own_code
     np.testing.assert_allclose(along, GOLDENS["derivatives_in_training"], rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["yolox_tiny", "yolox_m"])
-def test_names_and_shapes_are_those_of_its_own_code_and_what_is_written_is_read_to_the_bit(name):
-    leaves = layout.leaves("yolox", config.Model(name=name), shapes_of(config.Model(name=name), 80, 64), "head")
+def test_names_and_shapes_are_those_of_its_own_code_and_what_is_written_is_read_to_the_bit():
+    model = config.Model(name="yolox_m")
+    leaves = layout.leaves("yolox", model, shapes_of(model, 80, 64), "head")
     written = {leaf.theirs[0]: layout.to_theirs("yolox", leaf, numbered(leaf.shape)) for leaf in leaves}
-    assert {key: list(value.shape) for key, value in written.items()} == LAYOUTS[name]
+    assert {key: list(value.shape) for key, value in written.items()} == LAYOUTS["yolox_m"]
     for leaf in leaves:
         assert np.array_equal(layout.to_ours("yolox", leaf, written[leaf.theirs[0]]), numbered(leaf.shape))
 
