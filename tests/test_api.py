@@ -88,6 +88,7 @@ def test_a_config_that_ships_or_lies_in_a_file_is_found(tmp_path):
     assert jaxcnn.config("airbench", data="digits").optim.name == "muon"
     mask = jaxcnn.config("mask_rcnn_resnet50", data="coco:photos")
     assert (mask.model.name, mask.task.name) == ("mask_rcnn_resnet50", "instances")
+    assert jaxcnn.config("yolox_tiny").norm.epsilon == 1e-3
     assert jaxcnn.config("yolo_csp_m").task.name == "detection" and jaxcnn.config("unet").task.name == "segmentation"
 
 

@@ -203,6 +203,7 @@ def test_every_shipped_config_and_variant_is_sound(root):
             "pneumonia": [],
             "resnet20_cifar10": ["cores", "cores+smoke"],
             "yolo_resnet18_coco": [],
+            "yolox_s_coco": [],
             "faster_rcnn_resnet18_coco": [],
             "mask_rcnn_resnet18_coco": [],
             "unet_masks": [],

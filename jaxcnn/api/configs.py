@@ -19,7 +19,8 @@ _log = logging.getLogger("jaxcnn")
 # The configs that are the recipes of these networks; that of the others is `recipes.usual`.
 _OF_NETWORK = {
     **{"airbench": "speedrun_cifar10", "airbench_residual": "speedrun_cifar100", "cnn": "quickstart"},
-    **dict.fromkeys(networks.ONE_STAGE, "yolo_resnet18_coco"),
+    **dict.fromkeys(networks.YOLO, "yolo_resnet18_coco"),
+    **dict.fromkeys(networks.YOLOX, "yolox_s_coco"),
     **dict.fromkeys(networks.FASTER, "faster_rcnn_resnet18_coco"),
     **dict.fromkeys(networks.INSTANCES, "mask_rcnn_resnet18_coco"),
     **dict.fromkeys(networks.SEGMENTERS, "unet_masks"),

@@ -45,7 +45,7 @@ class Deployed:
         quantize: Literal["none", "float16", "int8", "whole_int8"] = "none",
         verify: bool = False,
         split: Literal["train", "val", "test"] = "val",
-        names: Literal["jaxcnn", "torchvision", "timm", "keras", "caffe", "lukemelas"] = "torchvision",
+        names: Literal["jaxcnn", "torchvision", "timm", "keras", "caffe", "lukemelas", "yolox"] = "torchvision",
         fold: bool = True,
         calibration: Literal["minmax", "percentile", "mse"] = "mse",
         calibration_images: int = 512,

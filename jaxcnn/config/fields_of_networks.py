@@ -13,6 +13,7 @@ NETWORKS = (
     *("mobilenet_v2", "efficientnet_b0", "efficientnet_lite0", "squeezenet1_0", "squeezenet1_1", "convnext_tiny"),
     *("cnn", "airbench", "airbench_residual"),
     *("yolo_cnn", "yolo_resnet18", "yolo_resnet50", "yolo_csp_s", "yolo_csp_m", "yolo_mobilenet_v2"),
+    *("yolox_tiny", "yolox_s", "yolox_m", "yolox_l", "yolox_x"),
     *("faster_rcnn_cnn", "faster_rcnn_resnet18", "faster_rcnn_resnet50"),
     *("unet", "unet_small", "unet_resnet18", "unet_resnet50"),
     *("mask_rcnn_cnn", "mask_rcnn_resnet18", "mask_rcnn_resnet50"),

@@ -13,7 +13,9 @@ RESNET = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_re
 CIFAR_RESNET = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 SQUEEZENET = ("squeezenet1_0", "squeezenet1_1")
 INVERTED = ("efficientnet_lite0", "mobilenet_v2")  # of inverted residual blocks
-ONE_STAGE = ("yolo_cnn", "yolo_resnet18", "yolo_resnet50", "yolo_csp_s", "yolo_csp_m", "yolo_mobilenet_v2")
+YOLO = ("yolo_cnn", "yolo_resnet18", "yolo_resnet50", "yolo_csp_s", "yolo_csp_m", "yolo_mobilenet_v2")
+YOLOX = ("yolox_tiny", "yolox_s", "yolox_m", "yolox_l", "yolox_x")  # in the layout of its files, with objectness
+ONE_STAGE = (*YOLO, *YOLOX)
 FASTER = ("faster_rcnn_cnn", "faster_rcnn_resnet18", "faster_rcnn_resnet50")
 DETECTORS = (*ONE_STAGE, *FASTER)  # of config.task.name="detection"
 SEGMENTERS = ("unet", "unet_small", "unet_resnet18", "unet_resnet50")  # of config.task.name="segmentation"
@@ -49,6 +51,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {  # besides those
     **dict.fromkeys(INVERTED, ("form", "stochastic_depth", "channels", *ATTENTION)),
     **dict.fromkeys(SQUEEZENET, ("form", "channels", *ATTENTION)),
     **dict.fromkeys(("unet", "unet_small"), ()),
+    **dict.fromkeys(YOLOX, ()),
     **dict.fromkeys(("faster_rcnn_cnn", "mask_rcnn_cnn"), ("class_agnostic",)),
     **dict.fromkeys(("yolo_cnn", "yolo_csp_s", "yolo_csp_m"), ("box_bins",)),
     "yolo_mobilenet_v2": ("stochastic_depth", "channels", "box_bins"),
@@ -212,7 +215,7 @@ def impossible_agnostic(model: Model) -> list[str]:
 
 def impossible_bins(model: Model) -> list[str]:
     """The mistake in `model.box_bins` of one of our networks that reads it, as one line."""
-    if model.name in ONE_STAGE and model.box_bins == 1:
+    if model.name in YOLO and model.box_bins == 1:
         return ["config.model.box_bins=1 is a single place for a side; set it to 17, or to 0 for one number"]
     return []
 

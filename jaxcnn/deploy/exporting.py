@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jaxcnn.train.trained import Trained
 
 FORMATS = ("safetensors", "onnx", "stablehlo", "savedmodel", "tflite", "web")
-NAMES = ("jaxcnn", "torchvision", "timm", "keras", "caffe", "lukemelas")
+NAMES = ("jaxcnn", "torchvision", "timm", "keras", "caffe", "lukemelas", "yolox")
 TYPES = ("none", "float16", "int8", "whole_int8")
 WHOLE_INT8, OF_INT8 = "whole_int8", ("int8", "whole_int8")
 METHODS = ("minmax", "percentile", "mse")

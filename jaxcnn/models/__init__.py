@@ -7,7 +7,8 @@ from jaxtyping import Float, Num
 
 import jaxcnn.config as config
 from jaxcnn.config.layers import Layers
-from jaxcnn.config.networks import FASTER, INSTANCES, ONE_STAGE, SEGMENTERS
+from jaxcnn.config.networks import FASTER, INSTANCES, SEGMENTERS, YOLO
+from jaxcnn.config.networks import YOLOX as YOLOX_SIZES
 from jaxcnn.models import own, whitening
 from jaxcnn.models.airbench import Airbench, ResidualAirbench
 from jaxcnn.models.alexnet import AlexNet
@@ -23,6 +24,7 @@ from jaxcnn.models.resnet_cifar import BLOCKS, CifarResNet
 from jaxcnn.models.squeezenet import SqueezeNet
 from jaxcnn.models.unet import UNet
 from jaxcnn.models.vgg import CONVOLUTIONS, VGG
+from jaxcnn.models.yolox import YOLOX
 
 MODELS: dict[str, type[Network]] = {
     "airbench": Airbench,
@@ -38,7 +40,8 @@ MODELS: dict[str, type[Network]] = {
     **dict.fromkeys(CONVOLUTIONS, VGG),
     **dict.fromkeys(VARIANTS, ResNet),
     **dict.fromkeys(BLOCKS, CifarResNet),
-    **dict.fromkeys(ONE_STAGE, Detector),
+    **dict.fromkeys(YOLO, Detector),
+    **dict.fromkeys(YOLOX_SIZES, YOLOX),
     **dict.fromkeys(SEGMENTERS, UNet),
     **dict.fromkeys(FASTER, FasterRCNN),
     **dict.fromkeys(INSTANCES, MaskRCNN),

@@ -2,7 +2,7 @@
 
 Wang et al. 2019, "CSPNet", arXiv:1911.11929 (layers of which a part of the channels skips the blocks); Bochkovskiy et
 al. 2020, "YOLOv4", arXiv:2004.10934, section 3.4 (both in one backbone, and pooling of several sizes); Ge et al. 2021,
-"YOLOX", arXiv:2107.08430 (its two sizes here).
+"YOLOX", arXiv:2107.08430 (its sizes).
 """
 
 import flax.linen as nn
@@ -17,7 +17,13 @@ from jaxcnn.models.normed import Normed
 from jaxcnn.models.pooling import max_pool
 
 # Channels of the first layer (each stage has twice as many as the one before), and blocks of stages 2 to 5.
-SIZES = {"csp_s": (32, (1, 3, 3, 1)), "csp_m": (48, (2, 6, 6, 2))}
+SIZES = {
+    "csp_tiny": (24, (1, 3, 3, 1)),
+    "csp_s": (32, (1, 3, 3, 1)),
+    "csp_m": (48, (2, 6, 6, 2)),
+    "csp_l": (64, (3, 9, 9, 3)),
+    "csp_x": (80, (4, 12, 12, 4)),
+}
 POOLED = 5  # side of the pooling windows; three in a row cover 5, 9 and 13 pixels
 
 

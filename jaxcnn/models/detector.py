@@ -137,10 +137,10 @@ class Head(nn.Module):
 
     def _end(self, x: Images, name: str, outputs: int, bias: float) -> Float[Array, "b h w o"]:
         wide = at_least_float32(x)
-        return Conv(outputs, 1, use_bias=True, dtype=wide, kernel_init=_small, name=name)(x) + bias
+        return Conv(outputs, 1, use_bias=True, dtype=wide, kernel_init=small_normal, name=name)(x) + bias
 
 
-def _small(key: Key[Array, ""], shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> Weights:
+def small_normal(key: Key[Array, ""], shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> Weights:
     """Initial weights with a standard deviation of 0.01, so that all points begin with about the same outputs."""
     return 0.01 * jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape)
 

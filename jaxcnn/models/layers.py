@@ -62,12 +62,13 @@ class Conv(nn.Module):
       kernel_size: side of the kernel, pixels.
       strides: pixels between outputs.
       padding: zeros added on each side, pixels.
-      use_bias: add a bias, initially 0.
+      use_bias: add a bias.
       dtype: type of the computation.
       kernel_init: initializer of the kernel.
       groups: parts of the channels that are convolved separately; as many as there are input channels: depthwise.
       dilation: pixels between the taps of the kernel.
       split: whether the layer is wide enough to be split over the devices of the mesh axis `model`.
+      bias_init: initializer of the bias.
     """
 
     features: int
@@ -80,6 +81,7 @@ class Conv(nn.Module):
     groups: int = 1
     dilation: int = 1
     split: bool = False
+    bias_init: Initializer = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x: Images) -> Float[Array, "b oh ow o"]:
@@ -93,7 +95,7 @@ class Conv(nn.Module):
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         x = convolve(x, kernel, self.strides, self.padding, self.groups, self.dilation)
         if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (features,), jnp.float32)
+            bias = self.param("bias", self.bias_init, (features,), jnp.float32)
             x += bias.astype(self.dtype)
         return split.leave(x) if parts > 1 else x
 

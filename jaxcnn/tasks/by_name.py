@@ -6,7 +6,7 @@ import numpy as np
 
 import jaxcnn.config as configuration
 from jaxcnn.config import UserError
-from jaxcnn.config.networks import TWO_STAGE
+from jaxcnn.config.networks import TWO_STAGE, YOLOX
 from jaxcnn.tasks import (
     classification,
     detection,
@@ -51,7 +51,7 @@ def make(
       teacher: a trained network from which this one also learns.
       weighted: number of training examples if they have weights, else 0.
       sides: height and width of the images, which targets and answers with places need.
-      network: name of the network, which tells whether a detector has one stage or two.
+      network: name of the network, which tells whether a detector has one stage or two, and whether objectness.
     """
     of_labels = loss(config, outputs, sides, network)
     used = of_labels if teacher is None else Distilled(of_labels, teacher)
@@ -122,7 +122,9 @@ def _loss(config: configuration.Task, outputs: int, sides: Sides = _ANY, network
     if config.name == "regression":
         return regression.StandardizedError(outputs, config.error)
     if config.name == "detection":
-        return two_stage.TwoStageLoss(sides) if network in TWO_STAGE else detection.DetectionLoss(outputs, sides)
+        if network in TWO_STAGE:
+            return two_stage.TwoStageLoss(sides)
+        return detection.DetectionLoss(outputs, sides, network in YOLOX)
     if config.name == "instances":
         return instances.InstanceLoss(sides)
     if config.name == "segmentation":
@@ -147,7 +149,7 @@ def _evaluation(config: configuration.Task, outputs: int, sides: Sides = _ANY, n
         common = sides, config.most_found, _rule(config)
         if network in TWO_STAGE:
             return found_in_stages.FoundInStages(*common)
-        return found_boxes.Detections(*common, classes=outputs)
+        return found_boxes.Detections(*common, classes=outputs, has_objectness=network in YOLOX)
     if config.name == "instances":
         return found_instances.FoundInstances(sides, config.most_found, _rule(config))
     if config.name == "segmentation":

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float32, UInt8
 
 import jaxcnn.config as configuration
 from jaxcnn.config import UserError
-from jaxcnn.tasks import box_geometry, box_records, side_bins
+from jaxcnn.tasks import box_geometry, box_records, objectness, side_bins
 from jaxcnn.tasks.assignment import assign, binary_cross_entropy
 from jaxcnn.tasks.box_records import OF_IMAGE
 from jaxcnn.tasks.coco_figures import as_bbox
@@ -188,13 +188,18 @@ class DetectionLoss:
     boxes of a training image, a constant, so that no normaliser depends on the division of a batch. Where a network
     answers distributions of the sides (`model.box_bins`), their distribution focal loss is added.
 
+    A network that also answers whether there is an object has the cross-entropies of YOLOX instead of the quality focal
+    loss (`objectness.losses`). Points are then assigned by the joined probabilities of class and object.
+
     Attributes:
       classes: number of classes.
       sides: height and width of the images of evaluation.
+      has_objectness: whether the network also answers the logit of an object.
     """
 
     classes: int
     sides: tuple[int, int]
+    has_objectness: bool = False
 
     @property
     def plain(self) -> "DetectionLoss":
@@ -223,25 +228,29 @@ class DetectionLoss:
     def losses(self, outputs: Any, target: Tree, settings: Settings, constants: Any, image: Any) -> OfEach:
         """The loss of each image; `outputs` [b, a, 4 + k] are boxes in pixels and logits of the classes.
 
-        [b, a, 4 + k + 4 * bins] are also logits of distributions.
+        [b, a, 4 + k + 4 * bins] are also logits of distributions, and [b, a, 4 + k + 1] also that of an object.
         """
         points = jnp.asarray(box_geometry.points(*sides_of(image, self.sides)))
         sums = jax.vmap(lambda answers, of_one: self._of_one(answers, of_one, points))(outputs, target)
         return sums / jnp.maximum(constants.task["boxes_per_image"], 1e-3)
 
     def _of_one(self, answers: Float32[Array, "a k4"], target: Tree, points: Float32[Array, "a 3"]) -> Any:
-        boxes, logits, sides = answers[:, :4], answers[:, 4 : 4 + self.classes], answers[:, 4 + self.classes :]
-        found = assign(boxes, logits, points, target["boxes"], target["label"], target["valid"], target["crowd"])
+        boxes, logits, more = answers[:, :4], answers[:, 4 : 4 + self.classes], answers[:, 4 + self.classes :]
+        whole = objectness.joined(logits, more) if self.has_objectness else logits
+        found = assign(boxes, whole, points, target["boxes"], target["label"], target["valid"], target["crowd"])
         own = target["label"][found.box][:, None] == jnp.arange(self.classes)
         wanted = jnp.where(own & found.positive[:, None], found.quality[:, None], 0.0)
-        probability = jax.nn.sigmoid(logits)
-        of_classes = (binary_cross_entropy(logits, wanted) * jnp.abs(wanted - probability) ** BETA).sum(axis=1)
+        if self.has_objectness:
+            of_classes, weight = objectness.losses(logits, more, wanted, found.positive), objectness.BOX_WEIGHT
+        else:
+            probability, weight = jax.nn.sigmoid(logits), BOX_WEIGHT
+            of_classes = (binary_cross_entropy(logits, wanted) * jnp.abs(wanted - probability) ** BETA).sum(axis=1)
         of_boxes = 1.0 - box_geometry.generalized_overlap(boxes, target["boxes"][found.box])
         weighted = jnp.where(found.positive, of_boxes, 0.0)
-        total = jnp.where(found.ignored, 0.0, of_classes).sum() + BOX_WEIGHT * weighted.sum()
-        if not sides.shape[1]:
+        total = jnp.where(found.ignored, 0.0, of_classes).sum() + weight * weighted.sum()
+        if self.has_objectness or not more.shape[1]:
             return total
-        of_sides = side_bins.focal(sides, points, target["boxes"][found.box])
+        of_sides = side_bins.focal(more, points, target["boxes"][found.box])
         return total + side_bins.WEIGHT * jnp.where(found.positive, of_sides, 0.0).sum()
 
     def reported(self, outputs: Any, target: Tree, constants: Any) -> OfEach:

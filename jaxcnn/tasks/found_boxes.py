@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, UInt8
 
-from jaxcnn.tasks import coco_figures, coco_pictures, compared, matching, suppression
+from jaxcnn.tasks import coco_figures, coco_pictures, compared, matching, objectness, suppression
 from jaxcnn.tasks.box_geometry import overlap
 from jaxcnn.tasks.box_records import in_stored
 from jaxcnn.tasks.coco_figures import CocoFigures, as_bbox
@@ -41,12 +41,14 @@ class Detections:
       most_found: boxes found in an image.
       rule: which of the boxes that overlap are found.
       classes: number of classes; columns after their logits serve only training. 0: there are no such columns.
+      has_objectness: whether the column after them is the logit of an object.
     """
 
     sides: tuple[int, int]
     most_found: int
     rule: suppression.Rule
     classes: int = 0
+    has_objectness: bool = False
 
     @property
     def headline(self) -> Headline:
@@ -86,7 +88,10 @@ class Detections:
 
     def of_places(self, outputs: Float32[Array, "b a k4"]) -> tuple[Float32[Array, "b a 4"], Float32[Array, "b a k"]]:
         """The box of each point (left, top, right, bottom in pixels, perhaps over the border) and its class logits."""
-        return outputs[..., :4], outputs[..., 4 : 4 + self.classes if self.classes else None]
+        boxes, logits = outputs[..., :4], outputs[..., 4 : 4 + self.classes if self.classes else None]
+        if self.has_objectness:
+            logits = objectness.joined(logits, outputs[..., 4 + self.classes :])
+        return boxes, logits
 
     def found(self, outputs: Float32[Array, "b a k4"]) -> suppression.Found:
         """The boxes that survive non-maximum suppression, by falling score."""

@@ -27,6 +27,7 @@ FIRST = ("stem_conv", "conv1", "block1_conv1")  # our names of the layer that se
 OURS = "jaxcnn"
 # For two-stage detectors: layers with outputs of classes, and outputs per class; what the first dense layer sees.
 OF_CLASSES = {"box_logits": 1, "box_boxes": 4, "mask_logits": 1}
+CLASS_END = "_class_out"  # end of the names of such layers in the head of a detector of one stage
 OF_ALL_CLASSES = {  # which of these layers are shared by all classes, by `model.class_agnostic`
     "none": (),
     "boxes": ("box_boxes",),
@@ -92,7 +93,7 @@ def leaves(
             of_class = OF_CLASSES.get(module, 1)
             is_head = module in OF_CLASSES and module not in OF_ALL_CLASSES[model.class_agnostic]
         else:
-            is_head, of_class = module == head, 1
+            is_head, of_class = module == head or (module.startswith(f"{head}/") and module.endswith(CLASS_END)), 1
         made.append(
             Leaf(key, shapes[key], theirs, pixels, is_first, is_head, of_class, is_head and model.name in TWO_STAGE)
         )

@@ -7,7 +7,7 @@ files differ; the first is the one that is written.
 from collections.abc import Callable, Iterator
 
 from jaxcnn.config import Model
-from jaxcnn.config.networks import BACKBONES, CIFAR_RESNET, INVERTED, RESNET, TWO_STAGE, VGG
+from jaxcnn.config.networks import BACKBONES, CIFAR_RESNET, INVERTED, RESNET, TWO_STAGE, VGG, YOLOX
 from jaxcnn.config.networks import SQUEEZENET as SQUEEZENETS
 
 Modules = dict[str, tuple[str, ...]]
@@ -226,22 +226,39 @@ def _lukemelas(model: Model, ours: list[str]) -> _Pairs:
             yield f"{block}/{step}_bn", f"_blocks.{number}.{norm}"
 
 
+_YOLOX_NECK = {
+    **{"neck_in2": "lateral_conv0", "neck_in1": "reduce_conv1", "neck_half1": "bu_conv2", "neck_half2": "bu_conv1"},
+    **{"neck_down1": "C3_p4", "neck_down0": "C3_p3", "neck_up1": "C3_n3", "neck_up2": "C3_n4"},
+}
+_YOLOX_HEAD = {
+    **{"stem": "stems", "class_1": "cls_convs", "class_2": "cls_convs", "box_1": "reg_convs", "box_2": "reg_convs"},
+    **{"class_out": "cls_preds", "box_out": "reg_preds", "object_out": "obj_preds"},
+}
+
+
 def _yolox(_: Model, ours: list[str]) -> _Pairs:
-    """The names of YOLOX's backbone, CSPDarknet."""
+    """The names of YOLOX: of its backbone, CSPDarknet, and where the network has them, of its neck and head."""
     parts = {"down": "0", "pool": "1"}
     for name in ours:
-        block, rest = name.partition("/")[::2]
+        block, _slash, rest = name.partition("/")
         stage, part = block.removeprefix("block").partition("_")[::2]
+        inner = f"m.{rest[1:].replace('_', '.', 1)}" if rest.startswith("m") else rest  # of a CSP layer
         if block == "stem_conv":
-            yield name, f"backbone.backbone.stem.conv.{rest}"
+            theirs = f"backbone.backbone.stem.conv.{rest}"
         elif part == "layer":
-            place = 2 if f"block{stage}_pool/conv1/conv" in ours else 1
-            inner = rest.removeprefix("m").replace("_", ".", 1) if rest.startswith("m") else ""
-            yield name, f"backbone.backbone.dark{stage}.{place}.{f'm.{inner}' if inner else rest}".replace("/", ".")
+            theirs = f"backbone.backbone.dark{stage}.{2 if f'block{stage}_pool/conv1/conv' in ours else 1}.{inner}"
         elif part in parts:
-            yield name, f"backbone.backbone.dark{stage}.{parts[part]}.{rest}".replace("/", ".")
+            theirs = f"backbone.backbone.dark{stage}.{parts[part]}.{rest}"
+        elif block in _YOLOX_NECK:
+            theirs = f"backbone.{_YOLOX_NECK[block]}.{inner}"
+        elif block == "head":
+            place, _slash, rest = rest.partition("/")
+            level, part = place.removeprefix("level").split("_", 1)
+            number = f".{int(part[-1]) - 1}" if part[-1].isdecimal() else ""
+            theirs = f"head.{_YOLOX_HEAD[part]}.{level}{number}.{rest}".removesuffix(".")
         else:
-            yield name, name  # the classifier, which a file of a backbone does not have
+            theirs = name  # the classifier, which a file of a backbone does not have
+        yield name, theirs.replace("/", ".") if theirs != name else name
 
 
 def _blocks(ours: list[str]) -> Iterator[tuple[str, str, list[str]]]:
@@ -273,7 +290,7 @@ NAMINGS: dict[str, dict[str, _Find]] = {
     "keras": dict.fromkeys(("vgg16", "vgg19"), _keras_vgg),
     "caffe": dict.fromkeys(SQUEEZENETS, _caffe_squeezenet),
     "lukemelas": {"efficientnet_lite0": _lukemelas},
-    "yolox": dict.fromkeys(("csp_s", "csp_m"), _yolox),
+    "yolox": dict.fromkeys(("csp_s", "csp_m", *YOLOX), _yolox),
 }
 # Epsilon of BatchNorm of the networks whose weights in the world are not trained with 1e-5: those of TensorFlow, YOLOX.
-EPSILONS = dict.fromkeys(("efficientnet_lite0", "yolo_csp_s", "yolo_csp_m"), 1e-3)
+EPSILONS = dict.fromkeys(("efficientnet_lite0", "yolo_csp_s", "yolo_csp_m", *YOLOX), 1e-3)
