@@ -30,6 +30,8 @@ def changed(since, **added):
         (changed(80, memory=400), ["memory grew by 4.0%, of 2%"]),
         (changed(80, files=1), ["open files grew from 20 to 21"]),
         (changed(80, threads=2), ["threads grew from 12 to 14"]),
+        (changed(30, threads=2), []),  # a pool that is full by then
+        ([dataclasses.replace(each, threads=12 + each.done // 20) for each in FLAT], ["threads grew from 12 to 16"]),
         ([dataclasses.replace(each, processor=each.done**1.2) for each in FLAT], ["the last tenth took"]),
         (  # what was slow in the first tenth alone hides nothing
             [
@@ -63,5 +65,5 @@ def test_the_page_has_the_figures_and_says_what_was_wrong():
     record = {name: {"figures": told, "wrong": []} for name in ("steps", "requests")}
     record["requests"]["wrong"] = ["threads grew from 12 to 14"]
     text = page(record | {"command": "python -m tests.endurance"})
-    assert "99 steps in 198 s." in text and "| steps per second | 0.5 | 0.5 | 0.5 |" in text
+    assert "99 steps in 198 s." in text and "| steps per second | 0.5 | 0.5 | 0.5 | 0.5 |" in text
     assert text.count("Nothing grew") == 1 and "- wrong: threads grew from 12 to 14" in text
