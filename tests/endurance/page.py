@@ -22,9 +22,9 @@ def page(record: dict[str, Any]) -> str:
         "# Endurance",
         "",
         "A process that makes many steps, and a server that gets many requests. Memory may grow by "
-        f"{MEMORY:.0%} from the second tenth of the work to the last, open files not at all, threads not after the fifth "
-        f"tenth, and a step or request of the last tenth may take {SLOWER:.0%} more processor time than one of the second. "
-        "What is made per second also depends on what else the machine had to do.",
+        f"{MEMORY:.0%} from the second tenth of the work to the last, open files not at all, threads not after the "
+        f"fifth tenth. A step or request of the last tenth may take {SLOWER:.0%} more processor time than one of the "
+        "second. What is made per second also depends on what else the machine had to do.",
     ]
     for name, what in WHAT.items():
         if not (told := record.get(name, {}).get("figures")):

@@ -51,8 +51,8 @@ def figures(samples: Sequence[Sample]) -> dict[str, Any]:
     The second tenth is compared with the last, since in the first the parts that every run needs are still met for the
     first time, such as the first evaluation and the first checkpoint. Of open files and threads the fewest of a tenth
     count: while a checkpoint is written, there are more for a moment. Speed is told by processor time as well, which
-    hardly depends on other work on the machine. The fifth tenth tells pools of threads, which libraries fill up over many
-    checkpoints to a fixed number, from threads that are added until the end.
+    hardly depends on other work on the machine. The fifth tenth tells threads that are added until the end from those
+    of pools, which libraries fill up to a fixed number over many checkpoints.
 
     Raises:
       ValueError: too few samples.
