@@ -1,10 +1,18 @@
 """The endurance command's own code: what grows or becomes slower is told, and what swings is not."""
 
+import collections
 import dataclasses
+import gc
 import os
+import threading
+import time
 
+import jax
 import pytest
 
+from jaxcnn.train.hooks import Hooks
+from jaxcnn.train.loop import train
+from tests import digits, small
 from tests.endurance.page import page
 from tests.endurance.samples import Sample, complaints, figures, sample
 
@@ -67,3 +75,29 @@ def test_the_page_has_the_figures_and_says_what_was_wrong():
     text = page(record | {"command": "python -m tests.endurance"})
     assert "99 steps in 198 s." in text and "| steps per second | 0.5 | 0.5 | 0.5 | 0.5 |" in text
     assert text.count("Nothing grew") == 1 and "- wrong: threads grew from 12 to 14" in text
+
+
+@pytest.mark.unoptimised
+def test_more_steps_checkpoints_evaluations_and_callbacks_leave_no_objects_arrays_or_threads(tmp_path):
+    seen, evaluated = [], []
+
+    def look(step):
+        if step.step in (14, 44):  # thirty checkpoints and six evaluations lie between
+            names = ("async_save", "save_finalize")
+            while any(each.name in names for each in threading.enumerate()):
+                time.sleep(0.01)
+            gc.collect()
+            kinds = collections.Counter(type(each).__name__ for each in gc.get_objects())
+            seen.append((kinds, len(jax.live_arrays()), sorted(each.name for each in threading.enumerate())))
+
+    config = digits.config(
+        run={"steps": 46, "eval_every_epochs": 0.25, "log_every_steps": 1, "tensorboard": True},
+        checkpoint={"every_steps": 1, "keep_every_steps": 0},
+    )
+    with small.programs_kept():
+        train(config, tmp_path, command=digits.COMMAND, hooks=Hooks(after_step=look, after_evaluation=evaluated.append))
+    (before, arrays, threads), (after, more, others) = seen
+    assert len(evaluated) >= 9 and (more, others) == (arrays, threads)
+    grown = {kind: count for kind in after if (count := after[kind] - before[kind])}
+    assert grown["Evaluation"] == 6  # what the caller keeps is seen
+    assert {kind: count for kind, count in grown.items() if count >= 30} == {}  # one for each checkpoint

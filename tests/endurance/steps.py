@@ -13,7 +13,7 @@ import jaxcnn
 from tests.endurance.samples import sample
 
 SAMPLES = 400
-SAVES, VALIDATIONS = 100, 50  # in a whole run
+SAVES, VALIDATIONS = 200, 100  # in a run
 # So small that a step takes 3 ms of processor time: what is watched is what surrounds it.
 BATCH, WIDTH, RATE = 8, 0.25, 0.05
 
