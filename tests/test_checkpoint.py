@@ -17,6 +17,7 @@ import pytest
 from jaxcnn import config as configs
 from jaxcnn.config import UserError
 from jaxcnn.learn.state import Hyper, State
+from jaxcnn.machine import malloc
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.train import saved
 from jaxcnn.train.checkpoint import Checkpoints
@@ -84,6 +85,22 @@ def test_a_save_whose_folder_cannot_be_made_leaves_no_thread_that_waits_for_it(t
     while left := [each.name for each in threading.enumerate() if each not in before and not each.daemon]:
         assert time.monotonic() < deadline, left
         time.sleep(0.02)
+
+
+def test_nothing_is_saved_where_no_address_space_is_left_for_the_threads_that_save(tmp_path, monkeypatch):
+    """Python would wait for ever for a thread that finds no memory to begin with."""
+    checkpoints = Checkpoints(tmp_path, configs.Checkpoint())
+    for left in (saved.ROOM, None):
+        monkeypatch.setattr(malloc, "address_space_left", lambda left=left: left)
+        checkpoints.save(state_of(1), {}, None)
+    monkeypatch.setattr(malloc, "address_space_left", lambda: saved.ROOM - 1)
+    with pytest.raises(
+        UserError, match=r"step 2 could not be saved: .* \(ulimit -v\) leaves 63 MiB, and saving takes 64"
+    ):
+        checkpoints.save(state_of(2), {}, None)
+    checkpoints.wait()
+    checkpoints.close()
+    assert checkpoints.steps() == [1]
 
 
 class Waiting:

@@ -20,8 +20,8 @@ from jaxcnn.at_start import last_words, numbers
 from jaxcnn.train.interrupts import INTERRUPTED, NOTHING_TO_SAVE, Interrupts
 
 LEAVING_SECONDS = 5.0
-# For the last files of a run (phase finish): all its steps are in a checkpoint by then, so a machine that is too busy to
-# draw the curves in this time loses nothing, and the process ends within 15 s of a signal.
+# For the last files of a run (phase finish): all its steps are in a checkpoint by then, so a machine that is too busy
+# to draw the curves in this time loses nothing, and the process ends within 15 s of a signal.
 LAST_FILES_SECONDS = 9.0
 # If a person or a scheduler sends one of these twice, the process ends at once. SIGHUP is excluded, because it comes
 # both from the kernel and from the shell.
@@ -39,9 +39,9 @@ T = TypeVar("T")
 class Signals(Interrupts):
     """A context manager that watches for signals while a command runs; see also `Interrupts`.
 
-    If a run has not stopped `grace_seconds` after a signal, the process ends without waiting; if it only has to write its
-    last files, `LAST_FILES_SECONDS` at most. If a run has several
-    processes, the others get the reason, and a second signal has no effect, since scheduler and launcher each send one.
+    If a run has not stopped `grace_seconds` after a signal, the process ends without waiting; if it only has to write
+    its last files, after `LAST_FILES_SECONDS` at most. If a run has several processes, the others get the reason, and a
+    second signal has no effect, since scheduler and launcher each send one.
     The watching thread calls `leaving` before the process ends, and waits for it for up to `LEAVING_SECONDS`.
     """
 

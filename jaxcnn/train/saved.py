@@ -8,7 +8,10 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from jaxcnn.machine import malloc
+
 LOOK = 1.0  # seconds between two looks at the folder
+ROOM = 64 << 20  # bytes of address space for the stacks of the threads that a save starts, 8 MiB each
 _BYTES = 4096  # a full disk takes no more
 
 
@@ -38,6 +41,22 @@ def wait(manager: Any, folder: pathlib.Path, alone: bool) -> None:
         except TimeoutError:
             _look(folder)
     done.result()
+
+
+def check_room() -> None:
+    """Refuse to save where the limit on the address space (`ulimit -v`) leaves no room for the threads that save.
+
+    Python waits for ever for a thread that ends before it has begun, as for want of memory.
+
+    Raises:
+      MemoryError: less than `ROOM` is left.
+    """
+    left = malloc.address_space_left()
+    if left is not None and left < ROOM:
+        raise MemoryError(
+            f"the limit on the address space (ulimit -v) leaves {max(left, 0) >> 20} MiB, and saving takes "
+            f"{ROOM >> 20} MiB: raise it"
+        )
 
 
 def _wait(manager: Any, done: Future[None]) -> None:

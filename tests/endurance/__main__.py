@@ -2,10 +2,10 @@
 
     python -m tests.endurance --steps=50000 --requests=100000 [--page=results/endurance.md]
 
-A small network trains from Python on the digits, with 200 checkpoints, 100 evaluations and two callbacks; its process is
-sampled 400 times. Then `jaxcnn.serve` serves the run, and gets requests of every kind (also broken ones, and of clients
-that leave) on eight connections; it is sampled 100 times, and every answer is compared with that of the run. Exit code
-1: something grew, became slower or was wrong (`tests.endurance.samples`).
+A tiny network trains from Python on the digits, with 200 checkpoints, 100 evaluations and two callbacks; its process
+is sampled 400 times. Then `jaxcnn.serve` serves the run, and gets requests of every kind (also broken ones, and of
+clients that leave) on eight connections; it is sampled 100 times, and every answer is compared with that of the run.
+Exit code 1: something grew, became slower or was wrong (`tests.endurance.samples`).
 """
 
 import argparse
