@@ -13,6 +13,8 @@ import zlib
 import jax
 import numpy as np
 import pytest
+import tensorstore
+from orbax.checkpoint._src.serialization import tensorstore_utils
 
 from jaxcnn import config as configs
 from jaxcnn.config import UserError
@@ -101,6 +103,20 @@ def test_nothing_is_saved_where_no_address_space_is_left_for_the_threads_that_sa
     checkpoints.wait()
     checkpoints.close()
     assert checkpoints.steps() == [1]
+
+
+def test_orbax_gets_what_tensorstore_says_of_a_place_without_the_call_that_leaks(tmp_path):
+    for _ in range(2):  # once for each save
+        saved.before_save()
+    whole, own = tensorstore, tensorstore_utils.ts
+    local = {"driver": "file", "path": f"{tmp_path}/"}
+    assert own.KvStore.Spec(local).to_json() == whole.KvStore.Spec(local).to_json()
+    other = {"driver": "ocdbt", "base": local}
+    assert own.KvStore.Spec(other) == whole.KvStore.Spec(other) and own.Context is whole.Context
+    for place in (local, own.KvStore.Spec(local), other):
+        store = own.KvStore.open(place).result()
+        store["a"] = b"b"
+        assert isinstance(store, whole.KvStore) and store["a"] == b"b"
 
 
 class Waiting:
