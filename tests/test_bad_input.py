@@ -74,6 +74,13 @@ def test_counts_are_kept_beside_the_page_and_those_of_the_same_command_replaced(
     assert "Made by `two`, `one`." in text
 
 
+def test_cases_that_two_commands_drew_from_one_seed_are_counted_once(tmp_path):
+    commands = {"--seed=1 --only=facts": 3, "--seed=1 --only=ONNX": 2, "--seed=2 --only=ONNX": 2}
+    records = [counted([("facts of ONNX", "a", "refused", "")] * count, flags) for flags, count in commands.items()]
+    assert "| facts of ONNX | 5 | 5 | 0 | 0 |" in page((), "", *records)
+    assert "| facts of ONNX | 5 | 5 | 0 | 0 |" in page((), "", *reversed(records))
+
+
 def test_wrong_configs_are_refused_in_a_line_for_each_mistake():
     found = list(of_configs(200, 7))
     assert [case for case in found if case[2] == outcome.DEFECT] == []

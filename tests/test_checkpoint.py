@@ -13,10 +13,13 @@ import zlib
 import jax
 import numpy as np
 import pytest
+import tensorstore
+from orbax.checkpoint._src.serialization import tensorstore_utils
 
 from jaxcnn import config as configs
 from jaxcnn.config import UserError
 from jaxcnn.learn.state import Hyper, State
+from jaxcnn.machine import malloc
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.train import saved
 from jaxcnn.train.checkpoint import Checkpoints
@@ -84,6 +87,36 @@ def test_a_save_whose_folder_cannot_be_made_leaves_no_thread_that_waits_for_it(t
     while left := [each.name for each in threading.enumerate() if each not in before and not each.daemon]:
         assert time.monotonic() < deadline, left
         time.sleep(0.02)
+
+
+def test_nothing_is_saved_where_no_address_space_is_left_for_the_threads_that_save(tmp_path, monkeypatch):
+    """Python would wait for ever for a thread that finds no memory to begin with."""
+    checkpoints = Checkpoints(tmp_path, configs.Checkpoint())
+    for left in (saved.ROOM, None):
+        monkeypatch.setattr(malloc, "address_space_left", lambda left=left: left)
+        checkpoints.save(state_of(1), {}, None)
+    monkeypatch.setattr(malloc, "address_space_left", lambda: saved.ROOM - 1)
+    with pytest.raises(
+        UserError, match=r"step 2 could not be saved: .* \(ulimit -v\) leaves 63 MiB, and saving takes 64"
+    ):
+        checkpoints.save(state_of(2), {}, None)
+    checkpoints.wait()
+    checkpoints.close()
+    assert checkpoints.steps() == [1]
+
+
+def test_orbax_gets_what_tensorstore_says_of_a_place_without_the_call_that_leaks(tmp_path):
+    for _ in range(2):  # once for each save
+        saved.before_save()
+    whole, own = tensorstore, tensorstore_utils.ts
+    local = {"driver": "file", "path": f"{tmp_path}/"}
+    assert own.KvStore.Spec(local).to_json() == whole.KvStore.Spec(local).to_json()
+    other = {"driver": "ocdbt", "base": local}
+    assert own.KvStore.Spec(other) == whole.KvStore.Spec(other) and own.Context is whole.Context
+    for place in (local, own.KvStore.Spec(local), other):
+        store = own.KvStore.open(place).result()
+        store["a"] = b"b"
+        assert isinstance(store, whole.KvStore) and store["a"] == b"b"
 
 
 class Waiting:

@@ -1,5 +1,6 @@
 """The fault campaign's own code: it draws alike from one seed, sees phases, and takes no wrong end for a right one."""
 
+import dataclasses
 import json
 import random
 import subprocess
@@ -216,3 +217,38 @@ def test_each_start_of_a_moved_run_has_other_devices_than_the_one_before():
     assert starts == outcome["devices"] and drawn.devices in starts
     assert all(one != two for one, two in zip([drawn.devices, *starts], starts, strict=False))
     assert trial._next(drawn, {}) == drawn
+
+
+def test_runs_and_phases_can_be_asked_for_and_the_rest_is_drawn_as_ever():
+    drawn = draws.wanted(3, 0, ("fine-tuned", "2 processes"))
+    assert drawn.fine_tuned and drawn.processes == 2 and drawn == draws.wanted(3, 0, ("fine-tuned", "2 processes"))
+    assert draws.wanted(3, 5, ()) == draws.draw(random.Random("3-run-5"))
+    with pytest.raises(ValueError, match="no run is airbench and regression"):
+        draws.wanted(3, 0, ("airbench", "regression"))
+    asked = dataclasses.replace(drawn, phases=("validate", "save"))
+    assert asked.key == drawn.key
+    assert {asked.phase(random.Random(k), watched.PHASES) for k in range(20)} == {"validate", "save"}
+    assert asked.phase(random.Random(0), ("train",)) == "train"  # all that the fault can strike in
+
+
+def test_all_shapes_of_runs_are_drawn():
+    words = {
+        word
+        for k in range(600)
+        for word in draws.draw(random.Random(k)).words.replace(" in each of ", ", ").split(", ")
+    }
+    shapes = (*draws.NETWORKS, *draws.WITH_SOURCE, *draws.SOURCES, *draws.OPTIONS, "fine-tuned", "2 processes")
+    assert words >= {*shapes, "1 device", "2 devices", "4 devices", "8 devices", "resident", "stream"}
+
+
+def test_the_page_tells_what_was_not_struck_yet_and_the_flags_that_draw_a_trial_again():
+    fault = {"fault": "SIGTERM", "phase": "validate", "hit": True, "refused": False, "codes": [75], "seconds": 2.0}
+    command = "python -m tests.campaign --seed=1"
+    one = {"seed": 1, "number": 0, "run": "cnn, digits, stream, 1 device in each of 2 processes", "wrong": "it hangs",
+           "faults": [fault], "devices": [2], "command": f"{command} --phases 'validate'"}  # fmt: skip
+    other = one | {"command": command, "wrong": "", "run": "a sweep of 3 runs, sqlite"}
+    text = page([one, other])
+    assert "| a cut link | 0 | 0 | 0 | 0 | 0 |" in text and "| a stopped population | 0 |" in text
+    assert "cnn 1," in text and "2 processes 1," in text and "fine-tuned 0," in text and "sqlite 1," in text
+    assert f"{draws.MOVED} 2," in text and "a population in turn 0." in text
+    assert "- `--seed=1 --shapes=8 --only=0 --phases 'validate'`: cnn" in text

@@ -1,6 +1,7 @@
 """Commands start themselves once more where huge pages are to be had, and only there."""
 
 import os
+import resource
 import subprocess
 import sys
 
@@ -209,3 +210,15 @@ def test_python_i_keeps_its_process():
         env={name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"},
     )  # fmt: skip
     assert done.stdout.strip() == "[] None"
+
+
+def test_what_a_limit_on_the_address_space_leaves_is_known_and_without_one_nothing():
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = 1 << 44
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+        left = malloc.address_space_left()
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert most - (1 << 40) < left < most
+    assert soft != resource.RLIM_INFINITY or malloc.address_space_left() is None

@@ -10,7 +10,9 @@ import threading
 import pytest
 
 from jaxcnn import at_start
+from jaxcnn.command import signals
 from jaxcnn.command.signals import Signals
+from jaxcnn.train import interrupts
 from jaxcnn.train.interrupts import Interrupted
 from tests import held, runs
 
@@ -176,6 +178,16 @@ def test_a_run_that_does_not_stop_is_left_after_the_grace(left):
         watch._timer.join(SECONDS)
     assert left[0] == [75]
     assert left[1][1].startswith("save did not finish within 0 s of the signal; stopped with the newest finished")
+
+
+def test_the_last_files_of_a_run_delay_the_exit_less_than_a_step_which_would_be_lost():
+    asked = {}
+    for phase in ("train", "finish"):
+        with Signals() as watch, watch.one_run():
+            watch.enter(phase)
+            send(signal.SIGTERM, watch)
+            asked[phase] = watch._timer.interval
+    assert asked["train"] == interrupts.GRACE_SECONDS and asked["finish"] + signals.LEAVING_SECONDS < 15.0
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -20,6 +20,9 @@ from jaxcnn.at_start import last_words, numbers
 from jaxcnn.train.interrupts import INTERRUPTED, NOTHING_TO_SAVE, Interrupts
 
 LEAVING_SECONDS = 5.0
+# For the last files of a run (phase finish): all its steps are in a checkpoint by then, so a machine that is too busy
+# to draw the curves in this time loses nothing, and the process ends within 15 s of a signal.
+LAST_FILES_SECONDS = 9.0
 # If a person or a scheduler sends one of these twice, the process ends at once. SIGHUP is excluded, because it comes
 # both from the kernel and from the shell.
 _INSISTENT = (signal.SIGTERM, signal.SIGINT)
@@ -36,8 +39,9 @@ T = TypeVar("T")
 class Signals(Interrupts):
     """A context manager that watches for signals while a command runs; see also `Interrupts`.
 
-    If a run has not stopped `grace_seconds` after a signal, the process ends without waiting. If a run has several
-    processes, the others get the reason, and a second signal has no effect, since scheduler and launcher each send one.
+    If a run has not stopped `grace_seconds` after a signal, the process ends without waiting; if it only has to write
+    its last files, after `LAST_FILES_SECONDS` at most. If a run has several processes, the others get the reason, and a
+    second signal has no effect, since scheduler and launcher each send one.
     The watching thread calls `leaving` before the process ends, and waits for it for up to `LEAVING_SECONDS`.
     """
 
@@ -117,16 +121,17 @@ class Signals(Interrupts):
         again = " (a second signal stops it at once)" if self.cluster.alone else ""
         stopping = _STOPPING.get(self.phase, "saving a checkpoint and stopping")
         last_words(f"{number.name} during {self.phase}: {stopping}{again}")
-        self._timer = threading.Timer(self.grace_seconds, self._give_up)
+        seconds = min(self.grace_seconds, LAST_FILES_SECONDS) if self.phase == "finish" else self.grace_seconds
+        self._timer = threading.Timer(seconds, self._give_up, [seconds])
         self._timer.daemon = True
         self._timer.start()
 
-    def _give_up(self) -> None:
+    def _give_up(self, seconds: float) -> None:
         with self._lock:
             if self._timer is None:  # it was cancelled while it fired
                 return
             self._leave(
-                f"{self.phase} did not finish within {self.grace_seconds:.0f} s of the signal; "
+                f"{self.phase} did not finish within {seconds:.0f} s of the signal; "
                 "stopped with the newest finished checkpoint"
             )
 

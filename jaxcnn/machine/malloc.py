@@ -36,6 +36,7 @@ SETTLING = 5  # calls until the heap is stable: long-lived data lies beside the 
 LOOK_EVERY = 16  # calls between two looks at the memory
 GROWN = 1.25  # factor of the resident memory of the settling calls, from which unused memory is returned
 _MEMORY = pathlib.Path("/proc/meminfo")
+_SIZES = pathlib.Path("/proc/self/statm")
 _GROUPS = pathlib.Path("/proc/self/cgroup")
 _GROUP_FILES = pathlib.Path("/sys/fs/cgroup")
 _KERNEL = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -135,6 +136,14 @@ def obtainable() -> int | None:
         return None
 
 
+def address_space_left() -> int | None:
+    """Bytes that the limit on the address space (`ulimit -v`) leaves this process; None without a limit, or unknown."""
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if most == resource.RLIM_INFINITY or not _SIZES.exists():
+        return None
+    return most - int(_SIZES.read_text().split()[0]) * resource.getpagesize()
+
+
 def _limits() -> list[int]:
     """Memory limits in bytes of the control groups of this process and of their parents."""
     found = []
@@ -168,7 +177,7 @@ def _is_watched() -> bool:
 
 def _resident() -> int:
     """Resident memory of this process in bytes."""
-    return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    return int(_SIZES.read_text().split()[1]) * resource.getpagesize()
 
 
 def _on_request() -> bool:

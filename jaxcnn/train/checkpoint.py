@@ -93,7 +93,7 @@ class Checkpoints:
         An older checkpoint of the same step is removed once the new one is complete.
 
         Raises:
-          UserError: an earlier save failed, for example because the disk is full.
+          UserError: an earlier save failed, for example because the disk is full; or see `saved.before_save`.
         """
         step, tree = int(jax.device_get(state.step)), seals.tree_of(state)
         if self._cluster.alone:
@@ -103,6 +103,7 @@ class Checkpoints:
         with self._failures(step):
             saved.wait(self._manager, self.folder, self._cluster.alone)
             self._delete_removed()
+            saved.before_save()
             if self._replacing:  # orbax deletes no step that has two folders
                 self._finish_replacing()
             if step in self.steps():

@@ -304,6 +304,7 @@ def _test(session: Session) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     values |= measured.recorded(session, collected)
     session.logbook.record("test", session.step, values)
     if session.config.run.curves and session.cluster.first:
+        session.interrupts.enter("finish")
         with _reported(session, mistakes.FILE):
             mistakes.draw_test(session.folder, session.spec, session.mesh, split, collector, session.constants, found)
     told.groups(session, collected)

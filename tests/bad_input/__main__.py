@@ -82,7 +82,7 @@ def main() -> int:
             if case[2] == outcome.DEFECT:
                 print(f"{case[0]}: {case[1]}: {case[3]}", flush=True)
     names = [name for name in NAMES if name != "cases" or given.only != "process"]
-    flags = [f"--{name}={getattr(given, name)}" for name in names if getattr(given, name)]
+    flags = [f"--{name}={getattr(given, name)}" for name in names if getattr(given, name) != ""]
     flags += ["--images=<folder>"] if given.images else []
     if given.only in ("", "process"):
         flags.append(f"--processes={given.processes}")

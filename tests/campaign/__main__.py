@@ -20,9 +20,10 @@ import threading
 import time
 
 from tests import conftest, runs
-from tests.campaign import faults, kept, sweeps
+from tests.campaign import draws, faults, kept, sweeps
 from tests.campaign.page import page
-from tests.campaign.trial import late, trial
+from tests.campaign.trial import Asked, late, trial
+from tests.campaign.watched import PHASES
 
 
 def version() -> str:
@@ -44,16 +45,25 @@ def main() -> int:
     parser.add_argument(
         "--faults", nargs="*", default=[], choices=[*faults.FAULTS, *sweeps.FAULTS], help="only these; default: all"
     )
+    parser.add_argument("--phases", nargs="*", default=[], choices=PHASES, help="strike only in these; default: all")
+    parser.add_argument(
+        "--runs",
+        nargs="*",
+        default=[],
+        help=f"words that describe each run: 'fine-tuned', '2 processes', {draws.MOVED!r}",
+    )
     given = parser.parse_args()
     names = ("minutes", "seed", "shapes", "jobs", "only")
     flags = [f"--{name}={value}" for name in names if (value := getattr(given, name)) is not None]
-    flags += ["--faults", *map(repr, given.faults)] if given.faults else []
+    for name in ("faults", "phases", "runs"):
+        flags += [f"--{name}", *map(repr, getattr(given, name))] if getattr(given, name) else []
     command = " ".join(["python -m tests.campaign", *flags])
     os.environ["JAXCNN_CACHE"] = str(given.folder.absolute() / "cache")
     assert conftest.compile_cache()  # which has set the environment of the runs
     kinds = tuple(given.faults or (kind for kind in (*faults.FAULTS, *sweeps.FAULTS) if kind not in faults.UNABLE))
     if os.geteuid():
         kinds = tuple(kind for kind in kinds if kind not in faults.OF_ROOT)
+    asked = Asked(kinds, given.shapes, tuple(given.phases), tuple(given.runs))
     folder = given.folder.absolute() / version()
     folder.mkdir(parents=True, exist_ok=True)
     file = given.folder / "outcomes.jsonl"
@@ -73,7 +83,7 @@ def main() -> int:
             if number is None:
                 break
             began = time.monotonic()
-            outcome = trial(given.seed, number, folder, kinds, given.shapes)
+            outcome = trial(given.seed, number, folder, asked)
             outcome |= {"shapes": given.shapes, "seconds": round(time.monotonic() - began, 2), "command": command}
             outcome["load"] = round(os.getloadavg()[1], 1)
             with lock, file.open("a") as lines:

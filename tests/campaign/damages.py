@@ -15,7 +15,7 @@ def damaged(draw: Draw, workdir: pathlib.Path, generator: random.Random) -> Stru
 
     What was there comes back after the start that meets it, unless that start went to the end.
     """
-    phase = generator.choice(("train", "train", "train", "final evaluation", "report"))
+    phase = draw.phase(generator, ("train", "train", "train", "validate", "final evaluation", "report"))
     first = start(draw, workdir)
     first.wait_for(phase, generator)
     first.send(generator.choice((signal.SIGKILL, signal.SIGTERM)))

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 
 from tests import runs, servers
 from tests.campaign import sets
@@ -17,6 +18,7 @@ from tests.campaign import sets
 EVERY = 7  # steps between checkpoints
 STEPS = 24
 LOGGED = 3  # steps between records
+TRIED = 2000  # draws, until one is as wanted
 BASE = (
     "--config=configs/quickstart.py",
     "--config.run.tensorboard=False",
@@ -33,6 +35,7 @@ SOURCES = {
     "synthetic": ("--config.data.source=synthetic:8x8x3:5:1400",),
     "a folder of images": (f"--config.data.source=folder:{sets.HERE}/photos", "--config.data.image_size=8"),
     "an npz set": (f"--config.data.source=npz:{sets.HERE}/digits.npz",),
+    "a list of images": (f"--config.data.source=csv:{sets.HERE}/photos.csv", "--config.data.image_size=8"),
 }
 NETWORKS = {
     "cnn": ("--config.model.name=cnn", "--config.model.width=0.25"),
@@ -43,12 +46,19 @@ WITH_SOURCE = {
                  "--config.data.val_examples=32", "--config.data.source=synthetic:32x32x3:4:300"),
     "several labels": ("--config.task.name=multilabel", *NETWORKS["cnn"], "--config.optim.label_smoothing=0.0",
                        f"--config.data.source=npz:{sets.HERE}/labels.npz"),
+    "regression": ("--config.task.name=regression", *NETWORKS["cnn"], "--config.optim.label_smoothing=0.0",
+                   "--config.optim.learning_rate=0.01", f"--config.data.source=npz:{sets.HERE}/numbers.npz"),
     "segmentation": ("--config.model.name=unet_small", "--config.model.width=0.0625",
                      "--config.task.name=segmentation", "--config.data.source=shapes:16:24", *SMALL_BATCHES),
     "detection": ("--config.model.name=yolo_cnn", "--config.model.width=0.03125", "--config.task.name=detection",
                   "--config.task.most_boxes=4", "--config.task.most_found=20", "--config.data.source=shapes:32:48",
                   "--config.optim.label_smoothing=0.0", *SMALL_BATCHES),
+    "instances": ("--config.model.name=mask_rcnn_cnn", "--config.model.width=0.015625", "--config.task.name=instances",
+                  "--config.task.most_boxes=4", "--config.task.most_found=8", "--config.task.mask_side=32",
+                  "--config.optim.name=sgd", "--config.optim.learning_rate=0.01", "--config.data.source=shapes:32:48",
+                  "--config.optim.label_smoothing=0.0", *SMALL_BATCHES),
 }  # fmt: skip
+MOVED = "other devices at each start"  # in the words of a run
 OPTIONS = {
     "a moving average": ("--config.optim.ema_decay=0.9",),
     "mixup and erasing": ("--config.augment.mixup=0.2", "--config.augment.erasing=0.5"),
@@ -71,6 +81,7 @@ class Draw:
       optimised: whether XLA optimises its programs, as for a user; compiling takes half the time without.
       fresh: whether each start is a new Python; else it is forked from one that has imported jax.
       validations: the steps after which it is validated, known from its undisturbed run.
+      phases: the only ones in which it is struck, where a fault can strike in them; empty: all.
     """
 
     words: str
@@ -81,11 +92,16 @@ class Draw:
     optimised: bool = True
     fresh: bool = dataclasses.field(default=False, compare=False)
     validations: tuple[int, ...] = dataclasses.field(default=(), compare=False)
+    phases: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+
+    def phase(self, generator: random.Random, among: Sequence[str]) -> str:
+        """A random phase for a fault that can strike in these."""
+        return generator.choice([phase for phase in among if phase in self.phases] or among)
 
     @property
     def key(self) -> str:
         """A name for the folder of its reference."""
-        told = dataclasses.astuple(dataclasses.replace(self, fresh=False, validations=()))
+        told = dataclasses.astuple(dataclasses.replace(self, fresh=False, validations=(), phases=()))
         return hashlib.sha256(repr(told).encode()).hexdigest()[:12]
 
 
@@ -112,6 +128,19 @@ def draw(generator: random.Random) -> Draw:
     where = f"{devices} device{'s' * (devices > 1)}" + (" in each of 2 processes" if processes == 2 else "")
     words = [network, *([source] if source else []), loader, where, *options, *(["fine-tuned"] if fine_tuned else [])]
     return Draw(", ".join(words), tuple(flags), devices, processes, fine_tuned, optimised)
+
+
+def wanted(seed: int, first: int, words: Sequence[str]) -> Draw:
+    """The run of a number of a seed, or the next one after it that is described by all these words.
+
+    Raises:
+      ValueError: no run is.
+    """
+    for number in range(first, first + TRIED):
+        found = draw(random.Random(f"{seed}-run-{number}"))
+        if all(word in found.words for word in words):
+            return found
+    raise ValueError(f"no run is {' and '.join(words)}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ def by_signal(number: int, phases: tuple[str, ...] = PHASES) -> Fault:
     """A signal in one of the phases, to one process or to all."""
 
     def strike(draw: Draw, workdir: pathlib.Path, generator: random.Random) -> Struck:
-        phase = generator.choice(phases)
+        phase = draw.phase(generator, phases)
         whom = generator.choice((None, *range(draw.processes)))
         watched = start(draw, workdir)
         hit = watched.wait_for(phase, generator)
@@ -33,7 +33,7 @@ def by_signal(number: int, phases: tuple[str, ...] = PHASES) -> Fault:
 
 def paused(draw: Draw, workdir: pathlib.Path, generator: random.Random) -> Struck:
     """The process stands still for some seconds, as one whose machine was suspended."""
-    phase, watched = generator.choice(PHASES), start(draw, workdir)
+    phase, watched = draw.phase(generator, PHASES), start(draw, workdir)
     hit = watched.wait_for(phase, generator)
     watched.send(signal.SIGSTOP)
     time.sleep(3)
@@ -56,7 +56,7 @@ def clock(draw: Draw, workdir: pathlib.Path, generator: random.Random) -> Struck
         "FAKETIME_CACHE_DURATION": "1",  # seconds after which it looks at the file
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
-    phase, watched = generator.choice(PHASES[:5]), start(draw, workdir, **variables)  # time for it to be seen
+    phase, watched = draw.phase(generator, PHASES[:5]), start(draw, workdir, **variables)  # time for it to be seen
     hit = watched.wait_for(phase, generator)
     told.write_text(f"{seconds:+d}")
     return Struck(watched, STOPPED, phase, hit, told={"clock": seconds})
@@ -66,7 +66,7 @@ def limited(what: int, values: tuple[int, ...], allowed: set[int]) -> Fault:
     """From a random moment on, the process may have no more of something: bytes of a file, open files, memory."""
 
     def strike(draw: Draw, workdir: pathlib.Path, generator: random.Random) -> Struck:
-        phase, watched = generator.choice(PHASES), start(draw, workdir)
+        phase, watched = draw.phase(generator, PHASES), start(draw, workdir)
         hit = watched.wait_for(phase, generator)
         most = generator.choice(values)
         for process in watched.processes:
@@ -91,7 +91,7 @@ def vanished(phases: tuple[str, ...] = PHASES) -> Fault:
     """The workdir is gone from a random moment of a phase on, and comes back after the end of the start."""
 
     def strike(draw: Draw, workdir: pathlib.Path, generator: random.Random) -> Struck:
-        phase, watched = generator.choice(phases), start(draw, workdir)
+        phase, watched = draw.phase(generator, phases), start(draw, workdir)
         hit = watched.wait_for(phase, generator)
         away = workdir.with_name(f"{workdir.name}-away")
         hit = hit and workdir.exists()
@@ -110,7 +110,7 @@ def vanished(phases: tuple[str, ...] = PHASES) -> Fault:
 
 def two_runs(draw: Draw, workdir: pathlib.Path, generator: random.Random) -> Struck:
     """A second run starts in the workdir while the first is under way: it is refused, and the first goes on."""
-    phase, watched = generator.choice(PHASES[1:8]), start(draw, workdir)
+    phase, watched = draw.phase(generator, PHASES[1:8]), start(draw, workdir)
     hit = watched.wait_for(phase, generator)
     second = start(dataclasses.replace(draw, processes=1), workdir)
     codes, output, _ = second.end()
@@ -125,11 +125,12 @@ def others(devices: int) -> tuple[int, ...]:
 
 
 def other_devices(draw: Draw, workdir: pathlib.Path, generator: random.Random) -> Struck:
-    """The run is stopped in training, and goes on with another number of devices."""
+    """The run is stopped in training or a validation, and goes on with another number of devices."""
+    phase = draw.phase(generator, ("train", "train", "validate"))
     watched = start(draw, workdir, generator.choice(others(draw.devices)))
-    hit = watched.wait_for("train", generator)
+    hit = watched.wait_for(phase, generator)
     watched.send(generator.choice((signal.SIGKILL, signal.SIGTERM)))
-    return Struck(watched, KILLED, "train", hit)
+    return Struck(watched, KILLED, phase, hit)
 
 
 FAULTS: dict[str, Fault] = {

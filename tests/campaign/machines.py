@@ -24,7 +24,7 @@ CUT = STOPPED | {-6, 134, 1}  # JAX's own watch aborts the process where the coo
 
 def full_disk(draw: Draw, workdir: pathlib.Path, generator: random.Random) -> Struck:
     """The disk is full from a random moment on, but for some bytes. Its file system must be that of the trial alone."""
-    phase, watched = generator.choice(PHASES), start(draw, workdir)
+    phase, watched = draw.phase(generator, PHASES), start(draw, workdir)
     hit = watched.wait_for(phase, generator)
     left = generator.choice((0, 0, 4096, 20_000))
     filler = workdir.parent / "filler"
@@ -43,7 +43,7 @@ def read_only(draw: Draw, workdir: pathlib.Path, _generator: random.Random) -> S
 
 def becomes_read_only(draw: Draw, workdir: pathlib.Path, generator: random.Random) -> Struck:
     """No file of the workdir can be opened for writing from a random moment on; those that are open go on."""
-    phase, watched = generator.choice(PHASES), start(draw, workdir)
+    phase, watched = draw.phase(generator, PHASES), start(draw, workdir)
     hit = watched.wait_for(phase, generator) and workdir.exists()
     if hit:
         subprocess.run(["mount", "--bind", str(workdir), str(workdir)], check=True)
@@ -63,7 +63,7 @@ def short_of_memory(draw: Draw, workdir: pathlib.Path, generator: random.Random)
         group, limit, used = GROUPS / "memory" / group.name, "memory.limit_in_bytes", "memory.usage_in_bytes"
     else:
         limit, used = "memory.max", "memory.current"
-    phase, watched = generator.choice(PHASES[:5]), start(draw, workdir)
+    phase, watched = draw.phase(generator, PHASES), start(draw, workdir)
     more = generator.choice((0, 1 << 20, 16 << 20, 64 << 20))
     group.mkdir(exist_ok=True)
     with contextlib.suppress(OSError):  # it has ended
@@ -92,7 +92,7 @@ def cut_link(draw: Draw, workdir: pathlib.Path, generator: random.Random) -> Str
     """The link between the hosts of two processes is cut at a random moment, for some seconds or for good."""
     if draw.processes == 1:
         return Struck(start(draw, workdir), STOPPED, "", hit=False)
-    phase, seconds = generator.choice(PHASES), generator.choice((1.0, 3.0, 3600.0, 3600.0))
+    phase, seconds = draw.phase(generator, PHASES), generator.choice((1.0, 3.0, 3600.0, 3600.0))
     with _two_hosts() as hosts:
         watched = Watched(_on(hosts, draw, workdir), workdir, draw.validations)
         hit = watched.wait_for(phase, generator)

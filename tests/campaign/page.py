@@ -3,12 +3,13 @@
 import collections
 import os
 import platform
+import re
 import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tests.campaign import speed
-from tests.campaign.draws import EVERY, STEPS
+from tests.campaign import faults, speed, sweeps
+from tests.campaign.draws import EVERY, MOVED, NETWORKS, OPTIONS, SOURCES, STEPS, WITH_SOURCE
 from tests.campaign.ends import NEAR
 from tests.campaign.kept import EARLIER
 from tests.campaign.watched import PHASES
@@ -52,6 +53,8 @@ def page(outcomes: Sequence[dict[str, Any]], earlier: Sequence[dict[str, Any]] =
         "",
         *_phases(struck, earlier),
         "",
+        *_shapes(outcomes),
+        "",
         *_times(outcomes, earlier),
         "",
         f"Made by {made} on {platform.machine()}, {os.cpu_count()} cores. How, and what is compared: "
@@ -71,8 +74,10 @@ def page(outcomes: Sequence[dict[str, Any]], earlier: Sequence[dict[str, Any]] =
         lines += before
         for outcome in those:
             kinds = ", ".join(fault["fault"] for fault in outcome["faults"])
-            place = f"`--seed={outcome['seed']} --shapes={outcome.get('shapes', 8)} --only={outcome['number']}`"
-            lines.append(f"- {place}: {outcome['run']}; {kinds}: {' '.join(outcome['wrong'].split())}")
+            place = f"--seed={outcome['seed']} --shapes={outcome.get('shapes', 8)} --only={outcome['number']}"
+            lines.append(
+                f"- `{place}{_asked(outcome)}`: {outcome['run']}; {kinds}: {' '.join(outcome['wrong'].split())}"
+            )
     for each in earlier:
         lines += ["", "## Earlier campaigns", "", each[EARLIER]]
     return "\n".join(lines) + "\n"
@@ -80,7 +85,13 @@ def page(outcomes: Sequence[dict[str, Any]], earlier: Sequence[dict[str, Any]] =
 
 def _trial(outcome: dict[str, Any]) -> tuple[Any, ...]:
     """What a trial is known by; the run tells apart trials that were drawn by other versions of the campaign."""
-    return outcome["seed"], outcome["number"], outcome.get("shapes", 8), outcome["run"]
+    return outcome["seed"], outcome["number"], outcome.get("shapes", 8), outcome["run"], _asked(outcome)
+
+
+def _asked(outcome: dict[str, Any]) -> str:
+    """The flags of a trial's command that say what is drawn at all, with a space before them."""
+    found = re.search(r" --(faults|phases|runs) .*", outcome.get("command", ""))
+    return found[0] if found else ""
 
 
 def _is_mended(wrong: dict[str, Any], again: dict[str, Any]) -> bool:
@@ -109,9 +120,9 @@ def _moved(outcome: dict[str, Any]) -> bool:
 def _earlier(earlier: Sequence[dict[str, Any]], struck: int, trials: int) -> Iterable[str]:
     """The sum of all, where there are counts of earlier pages."""
     if earlier:
-        faults = struck + sum(each["struck"] for each in earlier)
+        number = struck + sum(each["struck"] for each in earlier)
         trials += sum(each["trials"] for each in earlier)
-        yield f"All campaigns so far: {faults} faults in {trials} runs and sweeps, which the tables hold. The newest:"
+        yield f"All campaigns so far: {number} faults in {trials} runs and sweeps, which the tables hold. The newest:"
         yield ""
 
 
@@ -130,7 +141,7 @@ def _table(outcomes: Iterable[dict[str, Any]], earlier: Iterable[dict[str, Any]]
             )
     yield f"| {' | '.join(HEAD)} |"
     yield "|---|" + "---:|" * (len(HEAD) - 1)
-    for kind in sorted(counts):
+    for kind in sorted({*counts, *faults.FAULTS, *sweeps.FAULTS}):
         of = counts[kind]
         cells = (of["went on"] + of["refused"], of["too late"], of["went on"], of["refused"], of["wrong"])
         yield f"| {kind} | {' | '.join(map(str, cells))} |"
@@ -144,6 +155,23 @@ def _phases(struck: Iterable[dict[str, Any]], earlier: Iterable[dict[str, Any]])
     yield f"| {' | '.join(['phase', *PHASES])} |"
     yield "|---|" + "---:|" * len(PHASES)
     yield f"| faults | {' | '.join(str(counts[phase]) for phase in PHASES)} |"
+
+
+def _shapes(outcomes: Sequence[dict[str, Any]]) -> Iterable[str]:
+    """How many faults struck each shape of a run or sweep, also those that none struck yet."""
+    counts: collections.Counter[str] = collections.Counter()
+    for outcome in outcomes:
+        words = outcome["run"].replace(" in each of ", ", ").split(", ")
+        words += ["each start a new Python"] * outcome.get("fresh", False) + [MOVED] * ("devices" in outcome)
+        counts.update({word: sum(fault["hit"] for fault in outcome["faults"]) for word in set(words)})
+    devices = [f"{number} device{'s' * (number > 1)}" for number in (1, 2, 4, 8)]
+    networks = [*NETWORKS, *WITH_SOURCE, *SOURCES, "resident", "stream", *devices, "2 processes", *OPTIONS]
+    shapes = [*networks, "fine-tuned", "each start a new Python", MOVED, *sweeps.STORES, *sweeps.TOGETHER]
+    yield (
+        "Faults by the shape of the run or sweep that they struck, without earlier campaigns: "
+        + ", ".join(f"{shape} {counts[shape]}" for shape in shapes)
+        + "."
+    )
 
 
 def _times(outcomes: Sequence[dict[str, Any]], earlier: Iterable[dict[str, Any]]) -> Iterable[str]:

@@ -1,4 +1,4 @@
-"""Small sets of data as files: the digits as a folder of images and as arrays, with one label or several."""
+"""Small sets of data as files: the digits as images and as arrays, with a label, several, or numbers."""
 
 import pathlib
 import shutil
@@ -30,12 +30,16 @@ def _make(folder: pathlib.Path) -> None:
     with np.load(pathlib.Path(jaxcnn.__file__).parent / "data" / "digits.npz") as file:
         images, labels = file["images"][..., None] * np.uint8(15), file["labels"].astype(np.int64)
     test = np.arange(len(labels)) % 5 == 0
+    numbers = np.stack([images.mean(axis=(1, 2, 3)) / 255, labels / 9], axis=1).astype(np.float32)
     several = np.stack([labels % 2 == 0, labels > 4, labels % 3 == 0], axis=1)
     folder.mkdir(parents=True)
-    for name, targets in (("digits", labels), ("labels", several)):
+    for name, targets in (("digits", labels), ("labels", several), ("numbers", numbers)):
         arrays = {"train_images": images[~test], "train_labels": targets[~test]}
         np.savez(folder / f"{name}.npz", **arrays, test_images=images[test], test_labels=targets[test])  # type: ignore[arg-type]
+    rows = ["image,label,split"]
     for number, (image, label) in enumerate(zip(images[:900], labels[:900], strict=True)):
         place = folder / "photos" / ("test" if test[number] else "train") / str(label)
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image[..., 0]).save(place / f"{number}.png")
+        rows.append(f"{place.relative_to(folder)}/{number}.png,{label},{'test' if test[number] else 'train'}")
+    (folder / "photos.csv").write_text("\n".join(rows) + "\n")

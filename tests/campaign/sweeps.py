@@ -17,7 +17,7 @@ from tests import runs, servers
 from tests.campaign import ends
 
 FLAGS = ("--config=tests/tiny_sweep.py", "--nomeasure")
-POPULATION = (*FLAGS, "--population=3", "--population_way=vmap")
+TOGETHER = {"a population by vmap": "vmap", "a population in turn": "in_turn"}  # and its --population_way
 RUNS = 3  # of that sweep
 IN_A_ROW = (1, 2, 3)  # faults that strike a sweep
 LIMIT = 300.0  # seconds after which a sweep hangs
@@ -58,8 +58,8 @@ def _freeze(_workers: list[subprocess.Popen], server: Server, generator: random.
 FAULTS: dict[str, tuple[Strike, tuple[str, ...]]] = {  # each with the stores that it can strike
     "a killed worker of a sweep": (_signal(signal.SIGKILL), STORES),
     "a stopped worker of a sweep": (_signal(signal.SIGTERM), STORES),
-    "a killed population": (_signal(signal.SIGKILL), ("a population",)),
-    "a stopped population": (_signal(signal.SIGTERM), ("a population",)),
+    "a killed population": (_signal(signal.SIGKILL), tuple(TOGETHER)),
+    "a stopped population": (_signal(signal.SIGTERM), tuple(TOGETHER)),
     **({"a database that crashes": (_restart, ("postgresql",))} if "postgresql" in STORES else {}),
     **({"a database that stands still": (_freeze, ("postgresql",))} if "postgresql" in STORES else {}),
 }
@@ -71,13 +71,14 @@ def trial(seed: int, number: int, folder: pathlib.Path, kinds: tuple[str, ...]) 
     kind = generator.choice(sorted(kinds))
     strike, stores = FAULTS[kind]
     store = generator.choice(stores)
-    together = store == "a population"
-    reference, seconds = _reference(folder / "undisturbed" / ("population" if together else "sweep"), together)
+    together = store in TOGETHER
+    flags = (*FLAGS, "--population=3", f"--population_way={TOGETHER[store]}") if together else FLAGS
+    reference, seconds = _reference(folder / "undisturbed" / (TOGETHER[store] if together else "sweep"), flags)
     place = folder / f"trial-{seed}-{number}"
     shutil.rmtree(place, ignore_errors=True)
     moments = [generator.uniform(0.05, 1.1) * seconds for _ in range(generator.choice(IN_A_ROW))]
     if together:
-        told, wrong = _of_population(kind, strike, place, moments, generator)
+        told, wrong = _of_population(kind, strike, flags, place, moments, generator)
     else:
         with _server(store) as server:
             url = server.url if server else f"journal:{place}.log"
@@ -96,7 +97,7 @@ def trial(seed: int, number: int, folder: pathlib.Path, kinds: tuple[str, ...]) 
 _making = threading.Lock()
 
 
-def _reference(place: pathlib.Path, together: bool) -> tuple[pathlib.Path, float]:
+def _reference(place: pathlib.Path, flags: tuple[str, ...]) -> tuple[pathlib.Path, float]:
     """The undisturbed sweep, made unless it is there, and the seconds that it takes once its programs are kept.
 
     Raises:
@@ -108,7 +109,6 @@ def _reference(place: pathlib.Path, together: bool) -> tuple[pathlib.Path, float
             again = made.exists()
             shutil.rmtree(place, ignore_errors=True)
             began = time.monotonic()
-            flags = POPULATION if together else FLAGS
             code, output = runs.run(*flags, f"--workdir={place}", module="jaxcnn.sweep", seconds=900)
             if code:
                 raise RuntimeError(f"the undisturbed sweep failed: {output}")
@@ -184,13 +184,18 @@ def _struck(
 
 
 def _of_population(
-    kind: str, strike: Strike, place: pathlib.Path, moments: list[float], generator: random.Random
+    kind: str,
+    strike: Strike,
+    flags: tuple[str, ...],
+    place: pathlib.Path,
+    moments: list[float],
+    generator: random.Random,
 ) -> tuple[list[dict[str, Any]], str]:
     """As `_struck`, of runs whose steps one process makes together: it is struck, and started again, in turn."""
     told: list[dict[str, Any]] = []
     for moment in (*moments, None):
         began = time.monotonic()
-        process = runs.start(*POPULATION, f"--workdir={place}", module="jaxcnn.sweep")
+        process = runs.start(*flags, f"--workdir={place}", module="jaxcnn.sweep")
         if moment is not None:
             told.append(_told(kind))
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -25,14 +25,33 @@ STARTS = 4  # after the last fault, a run must end within so many
 DISK = "48m"  # of the workdir, where the disk becomes full
 
 
-def trial(seed: int, number: int, folder: pathlib.Path, kinds: tuple[str, ...], shapes: int) -> dict[str, Any]:
-    """Make one trial; its outcome, JSON. `shapes`: how many runs are drawn, each once for its faults."""
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What of all runs and faults is drawn.
+
+    Attributes:
+      kinds: of faults.
+      shapes: how many runs are drawn for a seed.
+      phases: the only ones that are struck, where a fault can strike in them; empty: all.
+      runs: words by which each run is described, also `draws.MOVED`.
+    """
+
+    kinds: tuple[str, ...]
+    shapes: int = 8
+    phases: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+
+
+def trial(seed: int, number: int, folder: pathlib.Path, asked: Asked) -> dict[str, Any]:
+    """Make one trial; its outcome, JSON."""
+    kinds = asked.kinds
     generator = random.Random(f"{seed}-{number}")
     of_sweeps = tuple(kind for kind in kinds if kind in sweeps.FAULTS)
     kinds = tuple(kind for kind in kinds if kind in faults.FAULTS)
-    if of_sweeps and (not kinds or random.Random(f"{seed}-{number}-kind").random() < SWEEPS):
+    if of_sweeps and not asked.runs and (not kinds or random.Random(f"{seed}-{number}-kind").random() < SWEEPS):
         return sweeps.trial(seed, number, folder, of_sweeps)
-    draw = draws.draw(random.Random(f"{seed}-run-{generator.randrange(shapes)}"))
+    words = tuple(each for each in asked.runs if each != draws.MOVED)
+    draw = draws.wanted(seed, generator.randrange(asked.shapes), words)
     reference = draws.reference(draw, folder / "undisturbed")
     fresh = generator.random() < FRESH
     if draw.processes == 1 and len(kinds) > 1:
@@ -42,8 +61,8 @@ def trial(seed: int, number: int, folder: pathlib.Path, kinds: tuple[str, ...], 
     place = folder / f"trial-{seed}-{number}"
     outcome: dict[str, Any] = {"seed": seed, "number": number, "run": draw.words, "faults": [], "wrong": ""}
     outcome |= {"fresh": fresh}
-    of_run = dataclasses.replace(reference.draw, fresh=fresh)
-    if random.Random(f"{seed}-{number}-devices").random() < MOVED:
+    of_run = dataclasses.replace(reference.draw, fresh=fresh, phases=asked.phases)
+    if draws.MOVED in asked.runs or random.Random(f"{seed}-{number}-devices").random() < MOVED:
         outcome["devices"] = []
     with _folder(place, mounted=bool(set(drawn) & set(machines.MOUNTED))) as workdir:
         for kind in drawn:
