@@ -77,6 +77,25 @@ class _Local:
         return dict(self.place)
 
 
+class _Stores:
+    """`tensorstore.KvStore`, but for the specs of local folders."""
+
+    def __init__(self, there: Any) -> None:
+        self._there = there
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._there, name)
+
+    def Spec(self, place: Any) -> Any:  # the name that tensorstore has
+        """The spec of a place, of our own for a local folder."""
+        local = isinstance(place, dict) and place.keys() == {"driver", "path"} and place["driver"] == "file"
+        return _Local(place) if local else self._there.Spec(place)
+
+    def open(self, place: Any, *arguments: Any, **options: Any) -> Any:
+        """What tensorstore opens at a place."""
+        return self._there.open(place.place if isinstance(place, _Local) else place, *arguments, **options)
+
+
 def _keep_no_names() -> None:
     """Let orbax ask for the places of arrays without a call that leaks.
 
@@ -90,17 +109,8 @@ def _keep_no_names() -> None:
         whole = tensorstore_utils.ts
         if isinstance(whole, _Own):
             return
-        there = whole.KvStore
-
-        def spec(place: Any) -> Any:
-            local = isinstance(place, dict) and place.keys() == {"driver", "path"} and place["driver"] == "file"
-            return _Local(place) if local else there.Spec(place)
-
-        def opened(place: Any, *arguments: Any, **options: Any) -> Any:
-            return there.open(place.place if isinstance(place, _Local) else place, *arguments, **options)
-
         own = _Own(whole.__name__)
-        vars(own).update(vars(whole) | {"KvStore": types.SimpleNamespace(Spec=spec, open=opened)})
+        vars(own).update(vars(whole) | {"KvStore": _Stores(whole.KvStore)})
         tensorstore_utils.ts = own
 
 
