@@ -4,6 +4,7 @@ Damaged checkpoints and those of other models are in test_resume.py, a full disk
 """
 
 import dataclasses
+import errno
 import json
 import os
 import threading
@@ -190,7 +191,7 @@ def test_a_checkpoint_whose_record_is_damaged_is_not_deleted(tmp_path):
 
 def test_a_kill_while_an_old_checkpoint_is_deleted_leaves_no_half_of_it(monkeypatch, tmp_path):
     def killed(*_, **__):
-        raise OSError("killed here")
+        raise OSError(errno.EIO, "killed here")
 
     checkpoints = Checkpoints(tmp_path, configs.Checkpoint(keep_last=1, keep_best=0))
     checkpoints.save(state_of(1), {}, None)

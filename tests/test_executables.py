@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 import scipy
+from jax.experimental.compilation_cache import compilation_cache
 
 from jaxcnn.learn import executables, programs, sharded
 from jaxcnn.machine import mappings
@@ -34,11 +35,13 @@ def cache(tmp_path):
     before = {name: jax.config.values[name] for name in chosen}
     for name, value in chosen.items():
         jax.config.update(name, value)
+    compilation_cache.reset_cache()  # else JAX goes on with the folder it opened first
     executables.keep()
     yield tmp_path / "compiled" / "executables"
     executables.keep(False)
     for name, value in before.items():
         jax.config.update(name, value)
+    compilation_cache.reset_cache()
 
 
 def adder(asked: list[int]) -> executables.Program:

@@ -161,7 +161,7 @@ def test_places_without_images_are_refused(tmp_path):
 
 @pytest.mark.parametrize("place", ["a" * 5000, "a/" * 2500 + "b.png", "\0"])
 def test_paths_that_cannot_be_are_refused_in_one_line(place):
-    with pytest.raises(UserError, match=r"^--images=.* cannot be read: (File name too long|embedded null byte)$"):
+    with pytest.raises(UserError, match=r"^--images=.* cannot be read: (File name too long|.*embedded null .*)$"):
         predict.find_images([place])
 
 
