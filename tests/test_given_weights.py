@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import given_weights
+from benchmarks import known_weights
 from jaxcnn import config, models
 from jaxcnn.config import UserError
 from jaxcnn.weights import layout
 
-KNOWN = given_weights.KNOWN["resnet20"]
+KNOWN = known_weights.KNOWN["resnet20"]
 
 
 @pytest.fixture
@@ -31,11 +31,11 @@ def file(tmp_path):
 
 
 def test_a_file_is_found_by_its_name_and_its_parameters_are_counted(file, tmp_path):
-    assert given_weights.find(tmp_path, KNOWN) == file
-    assert given_weights.find(tmp_path, given_weights.KNOWN["resnet56"]) is None
-    found = given_weights.measured("resnet20", KNOWN, file, "")
+    assert known_weights.find(tmp_path, KNOWN) == file
+    assert known_weights.find(tmp_path, known_weights.KNOWN["resnet56"]) is None
+    found = known_weights.measured("resnet20", KNOWN, file, "")
     assert found == {"parameters": 269_722}
-    page = given_weights.markdown({"resnet20": found | {"accuracy": 0.9173, "images": 10_000}})
+    page = known_weights.markdown({"resnet20": found | {"accuracy": 0.9173, "images": 10_000}})
     assert "269,722 | 269,722 | 91.73 % of 10,000 CIFAR-10's test images | 91.73 % |" in page
 
 
@@ -43,4 +43,4 @@ def test_an_array_too_many_is_an_error(file):
     with np.load(file) as old:
         np.savez(file, **old, other=np.zeros(3, "f4"))
     with pytest.raises(UserError, match="other"):
-        given_weights.measured("resnet20", KNOWN, file, "")
+        known_weights.measured("resnet20", KNOWN, file, "")
