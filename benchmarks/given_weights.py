@@ -5,8 +5,8 @@
 
 Looks in the folder, at any depth, for the files of `known_weights.KNOWN`. Each is loaded as
 `config.init.source=file:…` loads it, so an array too many or too few is an error, and its parameters are counted.
-CIFAR's networks are evaluated on all test images of CIFAR-10. Those of ImageNet are evaluated on photos: `--photos` is a
-folder with the folders `train` and `test`, each with one folder for each of the 1,000 classes, in ImageNet's order by
+CIFAR's networks are evaluated on all test images of CIFAR-10. Those of ImageNet are evaluated on photos: `--photos` is
+a folder with the folders `train` and `test`, each with one folder for each of the 1,000 classes, in ImageNet's order by
 name; only `test` is read. `--only=resnet20` chooses some. Writes <out>.json and <out>.md after each network.
 """
 
