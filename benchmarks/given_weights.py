@@ -37,12 +37,14 @@ def main() -> int:
     found = {name: path for name in ONLY.value or KNOWN if (path := find(pathlib.Path(WEIGHTS.value), KNOWN[name]))}
     if not found:
         raise UserError(f"--weights={WEIGHTS.value} has no file of {', '.join(ONLY.value or KNOWN)}")
-    record = report.provenance("benchmarks.given_weights", {}) | {"networks": {}}
+    from benchmarks import jaxcnn_tasks
+
+    record = report.provenance("benchmarks.given_weights", {"jaxcnn": jaxcnn_tasks.facts()}) | {"networks": {}}
     for name, path in found.items():
         of_each = measured(name, KNOWN[name], path, tested_on(KNOWN[name]))
         record["networks"][name] = of_each
         print(f"{name}: {told(KNOWN[name], of_each)}", flush=True)
-        report.write(out, SECTION, record, markdown(record["networks"]))
+        report.write(out, SECTION, record, markdown(record))
     return 0
 
 

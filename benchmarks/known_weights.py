@@ -5,6 +5,7 @@ import pathlib
 import time
 from typing import Any
 
+from benchmarks import report
 from jaxcnn.config import from_config_dict
 
 
@@ -49,6 +50,7 @@ KNOWN = {
         _IMAGENET, 1e-3, ((127 / 255,) * 3, (128 / 255,) * 3),
     ),
 }  # fmt: skip
+PHOTOS = 1000  # one of each class of ImageNet
 SUFFIXES = (".npz", ".safetensors")
 
 
@@ -145,20 +147,26 @@ def told(known: Known, found: dict[str, Any]) -> str:
     return words
 
 
-def markdown(networks: dict[str, dict[str, Any]]) -> str:
-    """The table of all networks."""
+def markdown(record: dict[str, Any]) -> str:
+    """The section of the Markdown file: where it was measured, and the table of all networks."""
     lines = [
         "## Weights of other libraries, as they are",
+        "",
+        report.describe(record),
         "",
         "| network | from | parameters | stated | top-1 accuracy | stated |",
         "|---|---|--:|--:|--:|--:|",
     ]
-    for name, found in networks.items():
+    for name, found in record["networks"].items():
         known = KNOWN[name]
-        what = "photos" if known.accuracy is None else "CIFAR-10's test images"
+        what = "photos" if known.accuracy is None else "test images of CIFAR-10"
         own = f"{100 * found['accuracy']:.2f} % of {found['images']:,} {what}" if "accuracy" in found else "\N{EN DASH}"
         stated = "\N{EN DASH}" if known.accuracy is None else f"{100 * known.accuracy:.2f} %"
         lines.append(
             f"| `{name}` | {known.origin} | {found['parameters']:,} | {known.parameters:,} | {own} | {stated} |"
         )
-    return "\n".join([*lines, "", "Every array of a file has its place in the network, and none is left over."])
+    lines += ["", "Every array of a file has its place in the network, and none is left over."]
+    if any(found.get("images") == PHOTOS for found in record["networks"].values()):
+        lines += ["", "The photos are one of each class of ImageNet, many of them from its training images: they show whether "
+                  "a network is wired rightly, and are no estimate of its accuracy."]  # fmt: skip
+    return "\n".join(lines)

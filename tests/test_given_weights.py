@@ -35,8 +35,10 @@ def test_a_file_is_found_by_its_name_and_its_parameters_are_counted(file, tmp_pa
     assert known_weights.find(tmp_path, known_weights.KNOWN["resnet56"]) is None
     found = known_weights.measured("resnet20", KNOWN, file, "")
     assert found == {"parameters": 269_722}
-    page = known_weights.markdown({"resnet20": found | {"accuracy": 0.9173, "images": 10_000}})
-    assert "269,722 | 269,722 | 91.73 % of 10,000 CIFAR-10's test images | 91.73 % |" in page
+    record = {"date": "2026-01-31", "command": "python", "peers": {"jaxcnn": {"backend": "cpu", "commit": "0123"}}}
+    page = known_weights.markdown(record | {"networks": {"resnet20": found | {"accuracy": 0.9173, "images": 10_000}}})
+    assert "269,722 | 269,722 | 91.73 % of 10,000 test images of CIFAR-10 | 91.73 % |" in page
+    assert "commit 0123" in page and "photos" not in page
 
 
 def test_an_array_too_many_is_an_error(file):
