@@ -167,6 +167,6 @@ def markdown(record: dict[str, Any]) -> str:
         )
     lines += ["", "Every array of a file has its place in the network, and none is left over."]
     if any(found.get("images") == PHOTOS for found in record["networks"].values()):
-        lines += ["", "The photos are one of each class of ImageNet, many of them from its training images: they show whether "
-                  "a network is wired rightly, and are no estimate of its accuracy."]  # fmt: skip
+        lines += ["", "The photos are one of each class of ImageNet, many of them from its training images: they show"]
+        lines += ["whether a network is wired rightly, and are no estimate of its accuracy."]
     return "\n".join(lines)
