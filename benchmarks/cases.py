@@ -63,7 +63,7 @@ class Network:
 
 def _of_torchvision(**model: Any) -> Network:
     """A network that torchvision has, with the rates of its builder, for photos."""
-    return Network({"model": model | {"form": "imagenet"}, "optim": SGD}, batch_sizes=(1, 8, 32), side=224)
+    return Network({"model": model, "optim": SGD}, batch_sizes=(1, 8, 32), side=224)
 
 
 NETWORKS = {

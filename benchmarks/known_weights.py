@@ -50,7 +50,6 @@ KNOWN = {
         _IMAGENET, 1e-3, ((127 / 255,) * 3, (128 / 255,) * 3),
     ),
 }  # fmt: skip
-PHOTOS = 1000  # one of each class of ImageNet
 SUFFIXES = (".npz", ".safetensors")
 
 
@@ -166,7 +165,10 @@ def markdown(record: dict[str, Any]) -> str:
             f"| `{name}` | {known.origin} | {found['parameters']:,} | {known.parameters:,} | {own} | {stated} |"
         )
     lines += ["", "Every array of a file has its place in the network, and none is left over."]
-    if any(found.get("images") == PHOTOS for found in record["networks"].values()):
-        lines += ["", "The photos are one of each class of ImageNet, many of them from its training images: they show"]
-        lines += ["whether a network is wired rightly, and are no estimate of its accuracy."]
+    if any("accuracy" in found and KNOWN[name].accuracy is None for name, found in record["networks"].items()):
+        lines += [
+            "",
+            "Photos show whether a network is wired rightly. They may be images that it was trained on, so they",
+        ]
+        lines += ["are no estimate of its accuracy."]
     return "\n".join(lines)

@@ -154,13 +154,12 @@ def _options(names: list[str]) -> dict[str, dict[str, Any]]:
         if not equals or not dot or method not in names:
             raise UserError(f"--option={text}: write <method>.<option>=<value>, of a method of --methods")
         try:
-            number: Any = int(value) if value.lstrip("-").isdecimal() else float(value)
-            found.setdefault(method, {})[name] = number
+            given: Any = int(value) if value.lstrip("-").isdecimal() else float(value)
         except ValueError:
-            if name == "segments":
-                found.setdefault(method, {})[name] = value
-                continue
-            raise UserError(f"--option={text}: {value!r} is not a number") from None
+            if name != "segments":
+                raise UserError(f"--option={text}: {value!r} is not a number") from None
+            given = value
+        found.setdefault(method, {})[name] = given
     return found
 
 

@@ -9,12 +9,10 @@ from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
-from flax.typing import Dtype
 from jaxtyping import Array, Float
 
-import jaxcnn.config as config
 from jaxcnn.models import csp
-from jaxcnn.models.detector import PRIOR, TOWER, in_pixels, small_normal
+from jaxcnn.models.detector import PRIOR, Head, in_pixels, small_normal
 from jaxcnn.models.layers import Conv, Dropout, at_least_float32, scaled
 from jaxcnn.models.network import Images, Network, Positions
 from jaxcnn.models.normed import Normed, doubled
@@ -58,51 +56,35 @@ class YOLOX(Network):
         for number in (1, 2):  # and back to coarse ones
             half = Normed(channels[number - 1], 3, 2, *common, name=f"neck_half{number}")
             maps[number] = joined("neck_up", number, half(maps[number - 1], train))
-        head = Head(self.outputs, channels[0], self.model.dropout, *common, name=self.HEAD)
+        head = YOLOXHead(self.outputs, channels[0], self.model.dropout, *common, name=self.HEAD)
         raw = head(maps, train, positions)
         boxes, place = raw[..., :4] - jnp.array([0.5, 0.5, 0, 0], raw.dtype), jnp.asarray(points(*images.shape[1:3]))
         return jnp.concatenate([in_pixels(boxes, place), raw[..., 4:]], axis=-1)
 
 
-class Head(nn.Module):
-    """At each level a convolution, after which come two towers: one for the classes, one for box and objectness.
-
-    Attributes:
-      classes: number of classes.
-      channels: of the towers.
-      dropout, norm, axis_name, dtype: as in `Network`; dropout is at the end of the tower of the classes.
-    """
-
-    classes: int
-    channels: int
-    dropout: float
-    norm: config.Norm
-    axis_name: str | None
-    dtype: Dtype
+class YOLOXHead(Head):
+    """At each level a convolution, after which come the two towers; that of the box also answers objectness."""
 
     @nn.compact
     def __call__(self, maps: list[Images], train: bool, positions: Positions | None) -> Answers:
         """Four numbers for the box, the logits of the classes and that of an object at each point, level by level."""
         answers = []
         for level, x in enumerate(maps):
-            x = self._layer(x, 1, f"level{level}_stem", train)
-            label, box = x, x
-            for number in range(1, TOWER + 1):
-                label = self._layer(label, 3, f"level{level}_class_{number}", train)
-                box = self._layer(box, 3, f"level{level}_box_{number}", train)
+            stem = Normed(self.channels, 1, 1, self.norm, self.axis_name, self.dtype, name=f"level{level}_stem")
+            x = stem(x, train)
+            label = self._tower(x, f"level{level}_class", train)
+            box = self._tower(x, f"level{level}_box", train)
             label = Dropout(self.dropout, name=f"level{level}_dropout")(label, train, positions)
             ends = [
-                self._end(box, f"level{level}_box_out", 4, 0.0),
-                self._end(label, f"level{level}_class_out", self.classes, PRIOR),
-                self._end(box, f"level{level}_object_out", 1, PRIOR),
+                self._begun(box, f"level{level}_box_out", self.numbers, 0.0),
+                self._begun(label, f"level{level}_class_out", self.classes, PRIOR),
+                self._begun(box, f"level{level}_object_out", 1, PRIOR),
             ]
-            answers.append(jnp.concatenate(ends, axis=-1).reshape(x.shape[0], -1, 5 + self.classes))
+            answers.append(jnp.concatenate(ends, axis=-1).reshape(x.shape[0], -1, self.numbers + self.classes + 1))
         return jnp.concatenate(answers, axis=1)
 
-    def _layer(self, x: Images, size: int, name: str, train: bool) -> Images:
-        return Normed(self.channels, size, 1, self.norm, self.axis_name, self.dtype, name=name)(x, train)
-
-    def _end(self, x: Images, name: str, outputs: int, prior: float) -> Float[Array, "b h w o"]:
+    def _begun(self, x: Images, name: str, outputs: int, prior: float) -> Float[Array, "b h w o"]:
+        """The last layer, whose bias is a parameter, as files have it; `_end` adds a constant."""
         bias = nn.initializers.constant(-math.log((1 - prior) / prior) if prior else 0.0)
         wide = at_least_float32(x)
         return Conv(outputs, 1, dtype=wide, kernel_init=small_normal, bias_init=bias, name=name)(x)
