@@ -8,7 +8,7 @@ of 0.02 for 16 images, divided by 10 after 2/3 and 8/9 of the training. Judged b
 trained it on COCO itself.
 """
 
-from jaxcnn.config import default, recipes
+from jaxcnn.config import default, recipes, recipes_of_objects
 
 
 def get_config(variant: str = ""):
@@ -16,11 +16,11 @@ def get_config(variant: str = ""):
     config.model.name = "faster_rcnn_resnet18"
     config.task.name = "detection"
     config.data.source = "coco:coco"
-    recipes.two_stages(config)
+    recipes_of_objects.two_stages(config)
     return recipes.apply_variant(config, variant, paper=None, smoke=smoke)
 
 
 def smoke(config):
     """A few steps of the small network on made-up shapes."""
-    recipes.smoke_of_two_stages(config)
+    recipes_of_objects.smoke_of_two_stages(config)
     config.model.name = "faster_rcnn_cnn"

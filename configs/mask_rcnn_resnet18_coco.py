@@ -7,7 +7,7 @@ Images become squares of 512 pixels with bars (`data.resize="pad"`). The recipe 
 after 2/3 and 8/9 of the training. Judged by COCO's AP of masks. We have not trained it on COCO itself.
 """
 
-from jaxcnn.config import default, recipes
+from jaxcnn.config import default, recipes, recipes_of_objects
 
 
 def get_config(variant: str = ""):
@@ -15,11 +15,11 @@ def get_config(variant: str = ""):
     config.model.name = "mask_rcnn_resnet18"
     config.task.name = "instances"
     config.data.source = "coco:coco"
-    recipes.two_stages(config)
+    recipes_of_objects.two_stages(config)
     return recipes.apply_variant(config, variant, paper=None, smoke=smoke)
 
 
 def smoke(config):
     """A few steps of the small network on made-up shapes."""
-    recipes.smoke_of_two_stages(config)
+    recipes_of_objects.smoke_of_two_stages(config)
     config.model.name = "mask_rcnn_cnn"

@@ -7,7 +7,7 @@
 `config.init.source`. Half of the loss is soft Dice (Milletari et al. 2016, arXiv 1606.04797). Judged by the mean IoU.
 """
 
-from jaxcnn.config import default, recipes
+from jaxcnn.config import default, recipes, recipes_of_objects
 
 
 def get_config(variant: str = ""):
@@ -33,4 +33,4 @@ def get_config(variant: str = ""):
     config.run.epochs = 60.0
     config.run.eval_batch_size = 16
     config.checkpoint.every_epochs = 1.0
-    return recipes.apply_variant(config, variant, paper=None, smoke=recipes.smoke_on_shapes)
+    return recipes.apply_variant(config, variant, paper=None, smoke=recipes_of_objects.smoke_on_shapes)

@@ -9,33 +9,17 @@ The rest is the recipe of `configs/yolo_resnet18_coco.py`: no mosaic and mixup, 
 COCO's AP. We have not trained it on COCO itself.
 """
 
-from jaxcnn.config import default, recipes
+from jaxcnn.config import default, recipes, recipes_of_objects
 
 
 def get_config(variant: str = ""):
     config = default()
+    recipes_of_objects.one_stage(config)
     config.model.name = "yolox_s"
+    config.data.image_size = 640
     config.norm.epsilon = 1e-3
     config.norm.momentum = 0.97
-    config.task.name = "detection"
-    config.data.source = "coco:coco"
-    config.data.image_size = 640
-    config.data.resize = "pad"
-    config.global_batch_size = 16
     config.augment.normalize_by = "given"
     config.augment.mean = (0.0, 0.0, 0.0)
     config.augment.std = (1 / 255, 1 / 255, 1 / 255)
-    config.augment.flip = "random"
-    config.augment.zoom = 0.5
-    config.augment.brightness = 0.3
-    config.augment.saturation = 0.3
-    config.optim.name = "adamw"
-    config.optim.learning_rate = 1e-3
-    config.optim.weight_decay = 0.05
-    config.optim.clip_norm = 35.0
-    config.optim.ema_decay = 0.999
-    config.schedule.warmup = 1.0
-    config.schedule.final_factor = 0.05
-    config.run.epochs = 100.0
-    config.checkpoint.every_epochs = 1.0
-    return recipes.apply_variant(config, variant, paper=None, smoke=recipes.smoke_on_shapes)
+    return recipes.apply_variant(config, variant, paper=None, smoke=recipes_of_objects.smoke_on_shapes)
