@@ -7,7 +7,8 @@
 #                      Chromium, LaTeX
 # make test-hosts   runs of several hosts under a real Slurm and MPI, on this machine; needs root and Debian; twelve
 #                   minutes, or two with HOSTS='hosts and not long'
-# make audit        known vulnerabilities of the pinned packages, into results/audit.md; asks the advisories of PyPI
+# make audit        known vulnerabilities of the pinned packages, into results/audit.md; asks the advisories of PyPI,
+#                   and with ADVISORIES=<clone of github.com/pypa/advisory-database> also looks there
 # make docs         the documentation's site, into build/docs; warnings are errors, and links are checked
 # make release      wheel, source distribution, bill of materials and their SHA-256 into build/release, built twice;
 #                   with KEPT=results/release, what is kept of a release goes there, too
@@ -20,6 +21,7 @@ DOCS_READY := $(VENV)/.ready-docs
 RUN := $(VENV)/bin/python -m
 HOSTS ?= hosts
 KEPT ?=
+ADVISORIES ?=
 
 .PHONY: quickstart check check-newest quick test durations test-services test-hosts audit docs release lock clean
 
@@ -65,8 +67,8 @@ test-hosts: $(READY)
 
 audit:
 	$(PYTHON) -m venv $(VENV)-audit
-	$(VENV)-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
-	PATH="$(abspath $(VENV)-audit/bin):$$PATH" .ci/audit requirements.lock results/audit.md
+	$(VENV)-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit pyyaml
+	PATH="$(abspath $(VENV)-audit/bin):$$PATH" .ci/audit requirements.lock results/audit.md $(ADVISORIES)
 
 release:
 	$(PYTHON) -m venv $(VENV)-release

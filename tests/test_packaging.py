@@ -1,5 +1,6 @@
 """What a wheel holds, which packages are optional, and that configs are found by name."""
 
+import hashlib
 import pathlib
 import runpy
 import tomllib
@@ -125,3 +126,27 @@ def test_an_audit_is_clean_only_if_every_package_was_answered_for(root):
         page, exit_code = audited(root, found)
         assert exit_code == code and verdict in page and ("No known vuln" in page) == (code == 0)
     assert "| a 1 | PYSEC-1 | 1.1 |" in page and "`Dependency not found on PyPI and could not be audited`." in page
+
+
+def test_the_page_of_the_audit_is_of_this_lock(root):
+    page, lock = (root / "results" / "audit.md").read_text(), (root / "requirements.lock").read_bytes()
+    assert hashlib.sha256(lock).hexdigest() in page, "make audit"
+
+
+@pytest.mark.parametrize(
+    ("events", "hit"),
+    [
+        ([{"introduced": "0"}], True),  # never fixed
+        ([{"introduced": "0"}, {"fixed": "1.10"}], False),
+        ([{"introduced": "0"}, {"fixed": "1.10.1"}], True),
+        ([{"introduced": "0"}, {"fixed": "1.2"}, {"introduced": "1.9"}, {"last_affected": "1.10"}], True),
+        ([{"introduced": "1.11"}], False),
+    ],
+)
+def test_a_lock_is_compared_with_a_copy_of_the_advisories(root, events, hit):
+    ranges = [{"type": "GIT", "events": [{"introduced": "0"}]}, {"type": "ECOSYSTEM", "events": events}]
+    advisory = {"id": "PYSEC-1", "affected": [{"package": {"name": "A_b"}, "ranges": ranges}]}
+    compared = runpy.run_path(str(root / ".ci" / "audit"))["compared"]
+    page = compared("a-b==1.10 ; python_version < '4'\nc==2\n", [advisory], "commit 0")
+    assert ("| a-b 1.10 | PYSEC-1 |" in page) == hit
+    assert "1 of them are about packages of the lock" in page
