@@ -13,7 +13,7 @@ class Meeting:
     """A reader whose `read` returns only if another thread is in it as well."""
 
     def __init__(self):
-        self.barrier = threading.Barrier(2, timeout=20)
+        self.barrier = threading.Barrier(2, timeout=120)
 
     def read(self, numbers):
         self.barrier.wait()

@@ -20,7 +20,7 @@ from jaxcnn.machine import meeting
 from jaxcnn.config import Hosts, UserError
 from jaxcnn.machine.heartbeat import Cluster, Standing
 process, port, folder = int(sys.argv[1]), sys.argv[2], pathlib.Path(sys.argv[3])
-wanted = Hosts(heartbeat_seconds=2, join_seconds=20)
+wanted = Hosts(heartbeat_seconds=2, join_seconds=120)
 heartbeat = meeting.meet(meeting.Place("address", f"localhost:{{port}}", 3, process), wanted)
 heartbeat.start()
 cluster = Cluster(heartbeat)
@@ -31,7 +31,7 @@ cluster.gather()
 print("met", flush=True)
 if process == {actor}:
 {action}
-time.sleep(30)
+time.sleep(120)
 """
 
 
@@ -54,7 +54,7 @@ def run_three(tmp_path: pathlib.Path, actor: int, action: str) -> list[tuple[int
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     processes[process].wait(5)
                 processes[process].kill()
-            outputs[process] = processes[process].communicate(timeout=25)[0]
+            outputs[process] = processes[process].communicate(timeout=120)[0]
         return [(processes[process].returncode, outputs[process]) for process in range(3)]
     finally:
         for process in processes:
@@ -158,26 +158,26 @@ with cluster.one_per_host_first():
     (folder / f"{process}.prepared").touch()
 cluster.end()
 """
-    code = PROCESS.format(actor=-1, action="    pass").replace("time.sleep(30)", work)
+    code = PROCESS.format(actor=-1, action="    pass").replace("time.sleep(120)", work)
     port = str(free_port())
     processes = [
         subprocess.Popen([sys.executable, "-c", code, str(n), port, str(tmp_path)], stdout=-1, stderr=-2, text=True)
         for n in range(3)
     ]
-    outputs = [process.communicate(timeout=25)[0] for process in processes]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], outputs
 
 
 def test_processes_that_end_together_say_nothing(tmp_path):
     code = PROCESS.format(actor=-1, action="    pass").replace(
-        "time.sleep(30)", "time.sleep(process / 2); cluster.end()"
+        "time.sleep(120)", "time.sleep(process / 2); cluster.end()"
     )
     port = str(free_port())
     processes = [
         subprocess.Popen([sys.executable, "-c", code, str(n), port, str(tmp_path)], stdout=-1, stderr=-2, text=True)
         for n in range(3)
     ]
-    outputs = [process.communicate(timeout=25)[0] for process in processes]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], outputs
     assert outputs == ["met\n"] * 3
 

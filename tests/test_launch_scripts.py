@@ -71,7 +71,7 @@ class Stage:
     def run(self, script: str, *arguments: str, **variables: str) -> tuple[int, str]:
         """Exit code and output."""
         process = self.start(script, *arguments, **variables)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=120)
         return process.returncode, output
 
     def batch(self, job: int, code: str, **variables: str) -> tuple[int, str]:
@@ -134,7 +134,7 @@ def test_before_the_time_limit_all_steps_are_told_and_a_limit_that_is_too_short_
         process = stage.start("slurm/train.sbatch", "--workdir=run", SLURM_JOB_ID="17", JAXCNN_RESTARTS="1")
         stage.wait_for("waiting")
         process.send_signal(signal.SIGUSR1)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=120)
         found.append((process.returncode, output))
     assert "time limit near, restart 1 of 1 from step 5: requeued" in found[0][1]
     assert "given up" in found[1][1] and "step 5" in found[1][1]
@@ -181,7 +181,7 @@ def test_sigterm_is_passed_on_to_mpirun_and_the_run_is_not_started_again(stage):
     process = stage.start("mpi/train.sh", HOSTS="h1,h2")
     stage.wait_for("waiting")
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     assert (process.returncode, len(stage.calls("mpirun"))) == (75, 1)
 
 

@@ -158,7 +158,7 @@ def on_a_terminal(command: list[str], columns: int) -> str:
             break
         output += piece
     os.close(ours)
-    assert process.wait(timeout=30) == 0, output
+    assert process.wait(timeout=120) == 0, output
     return output.decode()
 
 
