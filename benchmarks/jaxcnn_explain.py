@@ -10,10 +10,9 @@ from benchmarks.jaxcnn_tasks import device_memory, facts, weights
 from benchmarks.serve import Task
 from jaxcnn.explain import cams, gradients, inside, network
 from jaxcnn.explain.subject import OfRun
-from jaxcnn.learn.step_spec import make_spec
+from jaxcnn.learn.step_spec import spec_without_data
 from jaxcnn.machine import malloc
 from jaxcnn.machine import mesh as meshes
-from jaxcnn.tasks import by_name
 
 __all__ = ["build", "device_memory", "facts"]
 
@@ -37,8 +36,7 @@ class Explain(Task):
         tree["model"] |= spec["model"]
         config = configs.from_config_dict(tree)
         shape = (spec["side"], spec["side"], 3)
-        task = by_name.make(configs.Task(), spec["classes"])
-        step_spec = make_spec(config, task=task, image_shape=shape, train_examples=1)
+        step_spec = spec_without_data(config, shape, spec["classes"], train_examples=1)
         mesh = meshes.make_mesh(1)
         variables = jax.device_put(weights(step_spec, mesh), meshes.replicated(mesh))
         self._network = network.make(OfRun(step_spec), variables, shape)

@@ -16,9 +16,8 @@ from jaxcnn.data.examples import read_in_order
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn.state import step_key
 from jaxcnn.learn.step import AUGMENT
-from jaxcnn.learn.step_spec import StepSpec, make_spec
+from jaxcnn.learn.step_spec import StepSpec, spec_without_data
 from jaxcnn.machine import mesh as meshes
-from jaxcnn.tasks import by_name
 from jaxcnn.train.loaders import StreamLoader
 
 facts, device_memory = jaxcnn_tasks.facts, jaxcnn_tasks.device_memory
@@ -42,12 +41,7 @@ def build(spec: dict[str, Any]) -> Task:
         }
     )
     split = open_splits(config.data).train
-    step_spec = make_spec(
-        config,
-        task=by_name.make(config.task, len(split.class_names)),
-        image_shape=split.image_shape,
-        train_examples=len(split),
-    )
+    step_spec = spec_without_data(config, split.image_shape, len(split.class_names), len(split))
     task = {"resident": OnDevice, "stream": Streamed}[spec["task"]](step_spec, split)
     task.run(3)
     return task

@@ -14,10 +14,9 @@ from jaxcnn.data import resident
 from jaxcnn.data.batch import Constants
 from jaxcnn.learn import programs, sharded
 from jaxcnn.learn.state import make_hyper
-from jaxcnn.learn.step_spec import StepSpec, make_spec
+from jaxcnn.learn.step_spec import StepSpec, spec_without_data
 from jaxcnn.machine import malloc
 from jaxcnn.machine import mesh as meshes
-from jaxcnn.tasks import by_name
 from jaxcnn.train import environment
 from jaxcnn.train.steps_per_call import choose_steps_per_call
 
@@ -148,12 +147,7 @@ TASKS: dict[str, Callable[[dict[str, Any]], Task]] = {
 def spec_of(spec: dict[str, Any]) -> StepSpec:
     """The `StepSpec` of a case."""
     side = spec.get("side", SIDE)
-    return make_spec(
-        _config(spec),
-        task=by_name.make(configs.Task(), CLASSES),
-        image_shape=(side, side, 3),
-        train_examples=example_count(spec["batch_size"], side),
-    )
+    return spec_without_data(_config(spec), (side, side, 3), CLASSES, example_count(spec["batch_size"], side))
 
 
 def weights(step_spec: StepSpec, mesh: jax.sharding.Mesh) -> Any:

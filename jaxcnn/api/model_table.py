@@ -2,7 +2,6 @@
 
 import dataclasses
 import html
-from typing import Any
 
 from jaxcnn.api.configs import Recipe, checked
 from jaxcnn.api.errors import python_words
@@ -10,9 +9,8 @@ from jaxcnn.api.shown import table
 from jaxcnn.config import Config, UserError
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn import costs
-from jaxcnn.learn.step_spec import StepSpec, make_spec
+from jaxcnn.learn.step_spec import StepSpec, spec_without_data
 from jaxcnn.machine import plugins
-from jaxcnn.tasks import by_name
 from jaxcnn.train import setup
 
 _HEADER = ("layer", "kind", "output", "parameters", "MFLOP", "activations")
@@ -121,10 +119,4 @@ def _spec(config: Config, image_shape: tuple[int, int, int] | None, outputs: int
         raise UserError(
             "give the number of classes too, since no data is opened: outputs=…, or config.model.num_classes"
         )
-    examples: Any = config.global_batch_size
-    return make_spec(
-        config,
-        task=by_name.make(config.task, outputs, sides=image_shape[:2], network=config.model.name),
-        image_shape=image_shape,
-        train_examples=examples,
-    )
+    return spec_without_data(config, image_shape, outputs, train_examples=config.global_batch_size)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxcnn.config import Augment, Config, ConfigError, Model, Norm, Optim, Prune, Schedule
 from jaxcnn.data.order import MAX_PLACES
 from jaxcnn.machine import plugins
+from jaxcnn.tasks import by_name
 from jaxcnn.tasks.task import Task
 
 # These are inputs of the step, not parts of the spec, so all specs hold the same value here.
@@ -118,6 +119,18 @@ def make_spec(config: Config, *, task: Task, image_shape: tuple[int, int, int], 
         code=plugins.token(config),
         prune=config.prune,
     )
+
+
+def spec_without_data(config: Config, image_shape: tuple[int, int, int], outputs: int, train_examples: int) -> StepSpec:
+    """The spec of a config for so many outputs, classes or numbers, where no data set is open.
+
+    Teachers and weights of examples, which only training uses, are left out.
+
+    Raises:
+      ConfigError: as `make_spec`.
+    """
+    task = by_name.make(config.task, outputs, sides=image_shape[:2], network=config.model.name)
+    return make_spec(config, task=task, image_shape=image_shape, train_examples=train_examples)
 
 
 def steps_of(epochs: float, steps_per_epoch: float, number: int) -> int:

@@ -13,11 +13,10 @@ from jaxcnn.config import Config, Data
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn import programs, sharded
 from jaxcnn.learn.state import count_parameters
-from jaxcnn.learn.step_spec import StepSpec, make_spec
+from jaxcnn.learn.step_spec import StepSpec, spec_without_data
 from jaxcnn.machine.mesh import check_batch, data_devices
 from jaxcnn.scaling import children, machines, replay
 from jaxcnn.scaling.stopwatch import memory_of, mesh_over
-from jaxcnn.tasks import by_name
 from jaxcnn.train import environment, flops
 
 KNOWN = {"tfds:cifar10": ((32, 32, 3), 10, 50000), "tfds:cifar100": ((32, 32, 3), 100, 50000)}
@@ -65,13 +64,7 @@ def _program(config: Config, facts: tuple[tuple[int, int, int], int, int]) -> St
     shape, classes, examples = facts
     # The length of the run does not change the step, and with a large batch it could exceed the example order's limit.
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, steps=1000))
-    outputs = config.model.num_classes or classes
-    return make_spec(
-        config,
-        task=by_name.make(config.task, outputs, sides=shape[:2], network=config.model.name),
-        image_shape=shape,
-        train_examples=examples,
-    )
+    return spec_without_data(config, shape, config.model.num_classes or classes, examples)
 
 
 if __name__ == "__main__":

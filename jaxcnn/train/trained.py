@@ -11,7 +11,7 @@ from jaxcnn.config import Config, Optim, Schedule, UserError, open_names
 from jaxcnn.data.batch import Constants, Split
 from jaxcnn.learn import programs, sharded
 from jaxcnn.learn import tta as views
-from jaxcnn.learn.step_spec import StepSpec, make_spec
+from jaxcnn.learn.step_spec import StepSpec, spec_without_data
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.tasks import by_name
 from jaxcnn.tasks.headline import Headline
@@ -92,15 +92,10 @@ def spec_of(config: Config, facts: dict[str, Any]) -> StepSpec:
     What only training uses is left out if it is code of the user: it may be gone, and no answer depends on it.
     """
     config = _without_code_of_training(config)
-    outputs, sides = len(facts["class_names"]), tuple(facts["image_shape"][:2])
-    spec = make_spec(
-        config,
-        task=by_name.make(config.task, outputs, sides=sides, network=config.model.name).trained,
-        image_shape=tuple(facts["image_shape"]),
-        train_examples=facts["train_examples"],
-    )
+    shape = tuple(facts["image_shape"])
+    spec = spec_without_data(config, shape, len(facts["class_names"]), facts["train_examples"])
     # Only one set of weights is used, and every device needs all of it.
-    return dataclasses.replace(spec, shard_optimizer=False, shard_params=False)
+    return dataclasses.replace(spec, task=spec.task.trained, shard_optimizer=False, shard_params=False)
 
 
 def _without_code_of_training(config: Config) -> Config:
