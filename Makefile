@@ -59,7 +59,10 @@ test-services: $(READY)
 		sudo=$$(test "$$(id -u)" = 0 || echo sudo); \
 		$$sudo apt-get update --quiet && $$sudo apt-get install --yes --quiet --no-install-recommends \
 			faketime postgresql mariadb-server chromium fonts-dejavu-core texlive-latex-base texlive-latex-recommended; }
+	$(RUN) pip install --quiet --disable-pip-version-check --upgrade --target build/loggers \
+		wandb==0.31.0 mlflow-skinny==3.17.2 sqlalchemy alembic
 	$(RUN) pytest -m services tests
+	$(RUN) pytest tests/test_loggers.py
 
 test-hosts: $(READY)
 	sh tests/hosts/install.sh

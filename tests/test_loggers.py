@@ -1,6 +1,8 @@
 """Loggers beside `metrics.jsonl`: each record, continued runs, failures that end nothing."""
 
 import json
+import pathlib
+import sys
 
 import pytest
 
@@ -10,6 +12,9 @@ from jaxcnn.train.curves import read_records
 from jaxcnn.train.hooks import Hooks
 from jaxcnn.train.loop import train
 from tests import digits, small
+
+# Where `make test-services` puts W&B and MLflow: behind our own packages, some of which they would have in other versions.
+sys.path.append(str(pathlib.Path(__file__).parent.parent / "build" / "loggers"))
 
 RECORDER = "tests.own_parts:Recorder"
 
