@@ -13,7 +13,7 @@ from jaxcnn.train.hooks import Hooks
 from jaxcnn.train.loop import train
 from tests import digits, small
 
-# Where `make test-services` puts W&B and MLflow: behind our own packages, some of which they would have in other versions.
+# `make test-services` puts W&B and MLflow there: behind our own packages, of which they would bring other versions.
 sys.path.append(str(pathlib.Path(__file__).parent.parent / "build" / "loggers"))
 
 RECORDER = "tests.own_parts:Recorder"
