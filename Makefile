@@ -1,5 +1,5 @@
 # make quickstart   train on handwritten digits, in under a minute
-# make check        lint, types and the quick tests: under three minutes, for every edit
+# make check        lint, types and the quick tests, for every edit; CONTRIBUTING.md says how long they take
 # make test         lint, types and tests
 # make check-newest the quick tests on Python 3.12 or later with the newest jax, where such a Python is found
 # make durations    measure the tests anew, with nothing compiled; `make check` goes by that

@@ -1,6 +1,6 @@
 """The parts of `benchmarks.campaign`, in the order of their value.
 
-Time on a GPU is often short and may end at any moment, so what would be missed most is measured first:
+Time on a GPU is often short and may end at any moment, so the most important figures are measured first:
 
 1. A smoke run and the facts of the machine. Without a command that trains from start to end nothing else counts.
 2. Equal bits. jaxcnn's first promise is that a run that was killed ends with the same bits; on a GPU it is unproved,

@@ -52,7 +52,8 @@ class Network:
       config: groups of fields that differ from `jaxcnn.config.Config`; the PyTorch side reads them too.
       modes: the modes that are measured.
       batch_sizes: the default of --batch_sizes.
-      side: of the images, pixels; the default of --side. Networks whose side is below LARGE have a form for each size.
+      side: side of the images, pixels; the default of --side. Networks whose side is below LARGE have a form for each
+        size.
     """
 
     config: dict[str, dict[str, Any]]

@@ -96,7 +96,7 @@ def main(arguments: list[str]) -> int:
 def _places(
     root: pathlib.Path, folders: list[pathlib.Path], seed: int
 ) -> Iterator[tuple[pathlib.Path, pathlib.Path, str]]:
-    """For each run of a seed its folder, the folder of its steps, and the config that it is trained by, if any."""
+    """The folder of each run of a seed, the folder of its steps, and the config that it is trained by, if any."""
     for folder in folders:
         yield folder, root / folder.name / str(seed), ""
     for config in CONFIGS.value:

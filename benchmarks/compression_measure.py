@@ -3,7 +3,7 @@
     python -m benchmarks.compression_measure --runs=<folder of the run>,<folder of the steps> --out=<file.json>
 
 Each file of ONNX and LiteRT is run in its own runtime on the test split, beside its run in JAX. Then all are timed with
-one image, in turns; of each network the turn counts that was disturbed least.
+one image, in turns; the fastest turn of each network counts.
 """
 
 import pathlib

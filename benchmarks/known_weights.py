@@ -1,4 +1,4 @@
-"""Weights in the world, and what their files and the networks that load them tell."""
+"""Published weights, the facts of their files, and those of the networks that load them."""
 
 import dataclasses
 import pathlib
@@ -11,17 +11,17 @@ from jaxcnn.config import from_config_dict
 
 @dataclasses.dataclass(frozen=True)
 class Known:
-    """Weights in the world.
+    """Published weights.
 
     Attributes:
-      pattern: of the name of their file.
-      side: of their images, pixels.
-      classes: how many.
-      parameters: what their authors state.
-      accuracy: what their authors state, on the test images of CIFAR-10; None for ImageNet.
+      pattern: pattern of the name of their file.
+      side: side of their images, pixels.
+      classes: number of classes.
+      parameters: number of parameters that their authors state.
+      accuracy: accuracy that their authors state, on the test images of CIFAR-10; None for ImageNet.
       model: fields of `config.model` besides the name.
-      epsilon: of BatchNorm.
-      origin: whose they are.
+      epsilon: epsilon of BatchNorm.
+      origin: name of the authors or the library.
       normal: mean and standard deviation of pixels from 0 to 1 that they expect; empty: ImageNet's.
     """
 

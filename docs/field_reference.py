@@ -12,7 +12,7 @@ from typing import Any, Literal
 from jaxcnn.config import fields, networks, open_names, ranges
 from jaxcnn.config.open_names import Open
 
-_TRACED = "(traced)"  # begins the comments of such fields
+TRACED = "(traced)"  # begins the comments of such fields
 PLACE = "<!-- the fields -->"  # they follow it in docs/config_fields.md
 
 
@@ -57,8 +57,8 @@ def markdown() -> str:
         title = f"config.{group.name}" if group.name else "config"
         lines += [f"## {title}", "", group.meaning, ""]
         for field in group.fields:
-            meaning = field.meaning.removeprefix(_TRACED).strip()
-            traced = "; traced" if field.meaning.startswith(_TRACED) else ""
+            meaning = field.meaning.removeprefix(TRACED).strip()
+            traced = "; traced" if field.meaning.startswith(TRACED) else ""
             lines += [
                 f'- <a id="{field.key}"></a>**`{field.key}`**{": " if meaning else ""}{meaning}\\',
                 f"  {field.kind}; default `{field.default}`{traced}{_readers(field.key)}",

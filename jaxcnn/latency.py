@@ -43,7 +43,7 @@ NETWORK = chosen.define()
 FILE = command.define_path(
     "file", "", "A file of jaxcnn.export or jaxcnn.compress, or a SavedModel, in place of --workdir."
 )
-RUNTIME = flags.DEFINE_enum("runtime", "onnxruntime", ["onnxruntime", "jax"], "Of a .onnx file.")
+RUNTIME = flags.DEFINE_enum("runtime", "onnxruntime", ["onnxruntime", "jax"], "Runtime for a .onnx file.")
 BATCHES = flags.DEFINE_list("batches", ["1", "8", "32", "256"], "Batch sizes.")
 SECONDS = flags.DEFINE_float("seconds", 3.0, "Time for each batch size, at least 20 calls.", lower_bound=0.0)
 THREADS = flags.DEFINE_integer("threads", 0, "Cores to use; 0: all. Linux.", lower_bound=0)

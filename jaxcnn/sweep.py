@@ -132,7 +132,7 @@ def _work(folder: pathlib.Path) -> int:
         storage,
         _command(),
         until=_until(),
-        began=lambda lease: print(f"trial {lease.number} {'continues' if lease.gone_on else 'begins'}", flush=True),
+        began=lambda lease: print(f"trial {lease.number} {'continues' if lease.resumed else 'begins'}", flush=True),
         ended=lambda lease, outcome: print(f"trial {lease.number} {outcome.state}", flush=True),
         interrupts=command.interrupts(),
     )

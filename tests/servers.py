@@ -64,7 +64,7 @@ class PostgreSQL:
 
     @property
     def url(self) -> str:
-        """Of its database."""
+        """The URL of its database."""
         return f"postgresql://jaxcnn@127.0.0.1:{self._port}/postgres"
 
     def _run(self, *command: str) -> None:

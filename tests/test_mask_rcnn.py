@@ -120,7 +120,7 @@ def of_masks(answer, target):
 
 @pytest.fixture(scope="module")
 def compared():
-    """Of Mask R-CNN: the answer after training, the losses, and both gradients."""
+    """The answer of Mask R-CNN after training, the losses, and both gradients."""
     with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
         patch.setattr(faster_rcnn, "random_order", lambda keys, count: jnp.tile(jnp.arange(count, dtype=float), (1, 1)))
         trained, after, params = everything_of(MaskRCNN, of_masks)

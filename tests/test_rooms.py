@@ -6,6 +6,7 @@ import re
 
 MOST_LINES = 350
 TOO_SHORT = re.compile(r'\s*r?"""(\S+(?: \S+)?)"""')  # a whole docstring of one or two words
+FRAGMENT = re.compile(r'^ *(?:r?"""(?:Of|For) |[\w*]+(?:, [\w*]+)*: (?:[Oo]f|[Ff]or) ).*', re.MULTILINE)  # without noun
 
 
 def modules(root):
@@ -62,6 +63,15 @@ def test_a_docstring_says_more_than_two_words(root):
     lines = ((path.name, TOO_SHORT.fullmatch(line)) for path in files for line in path.read_text().splitlines())
     short = {f"{name}: {found[1]}" for name, found in lines if found}
     assert not short, "say what it returns or does, in a sentence"
+
+
+def test_a_docstring_and_its_entries_begin_with_what_they_describe(root):
+    assert FRAGMENT.search('    """Of the grids."""') and FRAGMENT.search("      name, shape: of the input.\n")
+    assert not FRAGMENT.search("      seed: seed of the images.\n      of: for")
+    files = [path for folder in ("jaxcnn", "benchmarks", "docs") for path in (root / folder).rglob("*.py")]
+    found = {f"{path.name}: {each.strip()}" for path in files for each in FRAGMENT.findall(path.read_text())}
+    found -= {each for each in found if each.startswith("subject.py: ")}  # three that stand there still
+    assert not found, 'begin with a noun: "seed: seed of the images", not "seed: of the images"'
 
 
 def test_only_the_tasks_the_reports_and_the_commands_know_the_figures_of_classification(root):

@@ -66,9 +66,9 @@ class Deployed:
           split: the split of `verify`.
           names: whose names and layouts "safetensors" has.
           fold: BatchNorm becomes part of the convolution before it.
-          calibration, calibration_images, calibration_split: for int8, how and on which images ranges are measured.
+          calibration, calibration_images, calibration_split: how and on which images the ranges for int8 are measured.
           data: where the data of the run is now, if it has moved.
-          runtime: for "web", onnxruntime-web as a folder or .tgz; empty: fetched by npm.
+          runtime: onnxruntime-web as a folder or .tgz, for format "web"; empty: fetched by npm.
           card: write a model card beside the file, or into the folder.
           progress: whether to print what is done.
 
@@ -116,9 +116,9 @@ class Deployed:
           data: where the data of the run is now, if it has moved.
           conv_bits, dense_bits, layer_bits: bits of the shared values of convolutions, of dense layers, and of single
             kernels by patterns of their whole path.
-          keep, layer_keep: for "filters", the share of them that stays, and that of layers by patterns.
-          by, scope: for "filters", how they are ranked ("l1" or "norm"), and among which ("layer" or "global").
-          seconds: for "filters", of timing for each batch size.
+          keep, layer_keep: share of the filters that "filters" keeps, and this share of single layers by patterns.
+          by, scope: how "filters" ranks them ("l1" or "norm"), and among which ("layer" or "global").
+          seconds: time for measuring each batch size, for "filters".
           card: write a model card beside the file, or into the folder.
           progress: whether to print what is done.
 
@@ -154,9 +154,9 @@ class Deployed:
         Args:
           file: a file of `export` or `compress`; empty: the run itself, in JAX.
           batches: batch sizes.
-          seconds: of timing for each, at least 20 calls.
-          threads: of ONNX Runtime and LiteRT, for .onnx and .tflite; 0: one per core.
-          runtime: what runs a .onnx file.
+          seconds: time for measuring each batch size; at least 20 calls are made.
+          threads: threads of ONNX Runtime and LiteRT, for .onnx and .tflite; 0: one per core.
+          runtime: the program that runs a .onnx file.
 
         Returns:
           Records with "batch", "first" (the first call), "calls", "p50", "p95", "p99", all in seconds, and

@@ -32,8 +32,8 @@ class Explanations:
       target: the explained output of each image, [N]; for a detector, its class.
       boxes: the explained box of each image of a detector: left, top, right, bottom in pixels, [N, 4]; else None.
       layer: the layer of a class activation map; else empty.
-      gap: for methods whose values add up (integrated and expected gradients, lrp), how far their sum is from the
-        change of the output, [N]; else None.
+      gap: the sum of the values minus the change of the output, [N], for methods whose values add up to it (integrated
+        and expected gradients, lrp); else None.
     """
 
     def __init__(

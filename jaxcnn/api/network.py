@@ -100,7 +100,7 @@ class Network:
 
         Args:
           images: see the class.
-          on_error: for an image file that cannot be read: "raise", or "skip", which gives "file" and "error" only.
+          on_error: what to do with a file that cannot be read: "raise", or "skip", which gives "file" and "error" only.
 
         Raises:
           UserError: as `__call__`.

@@ -56,7 +56,7 @@ class Joins:
     """The channels of the arrays of a network.
 
     Attributes:
-      of: for each array, by name, and each axis of it, the number of the channel at each place; `HELD` where it stays.
+      of: number of the channel at each place of each axis, by the name of the array; `HELD` where it stays.
     """
 
     of: dict[str, tuple[Int[np.ndarray, " n"], ...]]

@@ -15,34 +15,34 @@ class Task:
     """What the network learns (`jaxcnn.tasks`)."""
 
     name: Literal["classification", "multilabel", "regression", "detection", "segmentation", "instances"] = (
-        "classification"  # the kind of answer
+        "classification"  # what the network answers: a class, several classes, numbers, boxes, a map, boxes and masks
     )
-    loss: Annotated[str, Open("losses", optional=True)] = ""  # in place of the task's own
-    evaluation: Annotated[str, Open("evaluations", optional=True)] = ""  # more figures, or others
+    loss: Annotated[str, Open("losses", optional=True)] = ""  # a loss in place of the task's own
+    evaluation: Annotated[str, Open("evaluations", optional=True)] = ""  # an evaluation with more figures, or others
     class_weights: Literal["none", "auto"] = "none"  # auto: inverse frequency with mean 1; not for regression
     weights_by_name: tuple[tuple[str, float], ...] = ()  # (class, weight); the other classes as by class_weights
-    focal_gamma: Annotated[NonNegative, AtMost(100.0)] = 0.0  # (traced) focal loss; 0: off
-    logit_adjustment: Annotated[NonNegative, AtMost(100.0)] = 0.0  # (traced) classification: its tau; 0: off
+    focal_gamma: Annotated[NonNegative, AtMost(100.0)] = 0.0  # (traced) gamma of the focal loss; 0: off
+    logit_adjustment: Annotated[NonNegative, AtMost(100.0)] = 0.0  # (traced) tau, factor of log class frequency; 0: off
     generalized_q: Annotated[NonNegative, AtMost(1.0)] = (
         0.0  # (traced) classification: generalised cross-entropy, for labels that are partly wrong; 0: plain
     )
-    error: Literal["squared", "absolute"] = "squared"  # regression
+    error: Literal["squared", "absolute"] = "squared"  # regression: the error that the loss averages
     specificity: Fraction = (
         0.0  # classification: also AUROC's interval, kappa and others, and the sensitivity at this specificity; 0: off
     )
     monitor: str = ""  # the figure of validation that decides, such as "balanced_accuracy"; empty: the task's own
     monitor_mode: Literal["auto", "min", "max"] = "auto"  # whether less or more of it is better; auto: by its name
     teacher: str = ""  # classification: workdir of a trained network to learn from; empty: none
-    temperature: Annotated[AboveZero, AtMost(1000.0)] = 4.0  # (traced) of the distributions that are compared with it
-    teacher_share: Fraction = 0.9  # (traced) share of this comparison in the loss; the labels have the rest
-    most_boxes: Annotated[Positive, AtMost(10000)] = 128  # detection, instances: places for the boxes of an image
-    most_found: Annotated[Positive, AtMost(1000)] = 100  # detection, instances: boxes found in an image
-    most_overlap: Annotated[AboveZero, AtMost(1.0)] = 0.65  # detection, instances: of two found boxes of a class
+    temperature: Annotated[AboveZero, AtMost(1000.0)] = 4.0  # (traced) teacher: divides the logits of both networks
+    teacher_share: Fraction = 0.9  # (traced) teacher: share of the comparison with it in the loss; labels have the rest
+    most_boxes: Annotated[Positive, AtMost(10000)] = 128  # detection, instances: most true boxes of an image
+    most_found: Annotated[Positive, AtMost(1000)] = 100  # detection, instances: most boxes that are found in an image
+    most_overlap: Annotated[AboveZero, AtMost(1.0)] = 0.65  # detection, instances: largest IoU of a class's found boxes
     soft_suppression: Annotated[NonNegative, AtMost(100.0)] = (
         0.0  # detection, instances: sigma of soft suppression, such as 0.5, in place of most_overlap; 0: off
     )
     suppress_across: bool = False  # detection, instances: boxes of different classes suppress each other, too
-    mask_side: Annotated[Positive, AtMost(1024)] = 56  # instances: of the grid of a true mask; a multiple of 8
+    mask_side: Annotated[Positive, AtMost(1024)] = 56  # instances: side of the grid of a true mask; a multiple of 8
     dice_share: Fraction = 0.0  # (traced) segmentation: share of the soft Dice loss; cross-entropy has the rest
 
 
@@ -58,7 +58,7 @@ class Data:
     test_split: str = "test"  # as train_split; empty: no test
     protocol: Literal["holdout", "full"] = "holdout"  # full: train on everything, no validation split
     val_split: str = ""  # a slice; empty: the set's own val or validation, else held out; "holdout": always hold out
-    val_examples: Count = 5000  # held out of the training split, chosen by split_seed; of a smaller set, a tenth
+    val_examples: Count = 5000  # examples held out of the training split, by split_seed; of a smaller set, a tenth
     folds: Annotated[Count, AtMost(1000)] = 0  # k-fold cross-validation: parts of train, of which one validates; 0: off
     fold: Count = 0  # the part that validates, from 0; a sweep over it is the cross-validation
     split_seed: Annotated[Count, AtMost(2**63 - 1)] = 0  # which examples are held out
@@ -76,11 +76,11 @@ class Data:
     )
     weight_column: str = ""  # csv: multiplies the loss of each training example; empty: by a usual name
     channels: Annotated[Count, AtMost(1024)] = (
-        0  # of image files: 3 RGB, 1 grey, others as stored; 0: 3, or the set's own
+        0  # channels of image files: 3 RGB, 1 grey, others as stored; 0: 3, or the set's own
     )
-    dtype: Literal["uint8", "uint16", "float32"] = "uint8"  # of pixels; uint16 and float32: the values as stored
+    dtype: Literal["uint8", "uint16", "float32"] = "uint8"  # type of pixels; uint16 and float32: the values as stored
     image_size: Annotated[Count, AtMost(2**14)] = 0  # side of the resized square, pixels; 0: no resizing
-    resize: Literal["crop", "pad", "stretch"] = "crop"  # to the square: centre only, black bars, or distorted
+    resize: Literal["crop", "pad", "stretch"] = "crop"  # how an image becomes the square: cut, black bars, or distorted
     grey16_max: Annotated[Positive, AtMost(65535)] = 65535  # the white of 16-bit grey; 4095 for 12-bit cameras
     max_megapixels: AboveZero = 500.0  # largest image; a resized JPEG counts with its decoded scale
     loader: Literal["auto", "resident", "stream"] = "auto"  # resident: on the device; stream: read ahead
@@ -98,9 +98,9 @@ class Augment:
 
     normalize: bool = True  # subtract a mean and divide by a std, per channel
     crop: Literal["none", "zero", "reflect"] = "none"  # random crop after padding by crop_padding
-    crop_padding: Count = 4  # pixels
+    crop_padding: Count = 4  # width of the border that crop adds on each side, pixels
     flip: Literal["none", "random", "alternating"] = "none"  # left to right; alternating: in one of every two epochs
-    cutout: Count = 0  # side of the square, pixels
+    cutout: Count = 0  # side of the square that is blanked at a random place, pixels; 0: off
     erasing: Annotated[NonNegative, AtMost(1.0)] = (
         0.0  # random erasing: probability; a rectangle of 2 to 40 % of the area
     )
@@ -124,15 +124,15 @@ class Augment:
     mixup: NonNegative = 0.0  # alpha of the Beta distribution; 0: off
     cutmix: NonNegative = 0.0  # alpha; if mixup is also on, each example gets one of the two
     brightness: Annotated[NonNegative, AtMost(255.0)] = 0.0  # colour jitter: factors drawn from [1 - x, 1 + x]
-    contrast: Annotated[NonNegative, AtMost(255.0)] = 0.0  # the same
-    saturation: Annotated[NonNegative, AtMost(255.0)] = 0.0  # the same
+    contrast: Annotated[NonNegative, AtMost(255.0)] = 0.0  # as brightness, for the contrast
+    saturation: Annotated[NonNegative, AtMost(255.0)] = 0.0  # as brightness, for the saturation
     hue: Annotated[NonNegative, AtMost(0.5)] = 0.0  # rotation drawn from [-x, x] turns of the colour circle, x <= 0.5
     policy: Literal["none", "randaugment", "trivialaugment", "autoaugment"] = "none"  # random operations on each image
-    policy_layers: Annotated[Positive, AtMost(100)] = 2  # operations per image (randaugment)
-    policy_magnitude: Annotated[NonNegative, AtMost(30.0)] = 9.0  # 0 to 30 (randaugment)
+    policy_layers: Annotated[Positive, AtMost(100)] = 2  # randaugment: operations per image
+    policy_magnitude: Annotated[NonNegative, AtMost(30.0)] = 9.0  # randaugment: strength of the operations, 0 to 30
     own: tuple[Annotated[str, Open("augmentations")], ...] = ()  # functions of (image, key), one after another
     small_sides: tuple[int, ...] = ()  # progressive resizing: sides of the first training images, pixels
-    small_until: tuple[float, ...] = ()  # each until this share of the run; then the size of evaluation
+    small_until: tuple[float, ...] = ()  # shares of the run at which each of small_sides ends; then evaluation's size
     sides: tuple[int, ...] = ()  # multi-scale training: each step draws the side of its images among these, pixels
     shapes: tuple[
         tuple[int, ...], ...
@@ -140,8 +140,8 @@ class Augment:
     normalize_by: Literal["auto", "own", "imagenet", "given"] = (
         "auto"  # own: those of the training split; auto: those that the weights of config.init came with, else own
     )
-    mean: tuple[float, ...] = ()  # normalize_by="given": of each channel; 8- and 16-bit pixels count from 0 to 1
-    std: tuple[float, ...] = ()  # the same
+    mean: tuple[float, ...] = ()  # normalize_by="given": mean of each channel; 8- and 16-bit pixels count from 0 to 1
+    std: tuple[float, ...] = ()  # normalize_by="given": standard deviation of each channel, as for mean
 
     @property
     def factors(self) -> tuple[float, ...]:
@@ -158,27 +158,29 @@ class Augment:
 class Optim:
     """The optimiser and the loss. The fields marked (traced) are inputs of the compiled step, never constants."""
 
-    name: Annotated[str, Open("optimizers", ("sgd", "adam", "adamw", "lars", "lamb", "muon"))] = "sgd"  # or of optax
+    name: Annotated[str, Open("optimizers", ("sgd", "adam", "adamw", "lars", "lamb", "muon"))] = (
+        "sgd"  # the optimiser; those of optax by their name there, such as "optax:lion(b1=0.95)"
+    )
     learning_rate: NonNegative = 0.1  # (traced) the schedule's peak
-    momentum: Fraction = 0.9  # (traced) beta1 for adam, adamw and lamb
-    nesterov: bool = True  # sgd, lars and muon
+    momentum: Fraction = 0.9  # (traced) share of the last step's momentum that stays; beta1 for adam, adamw and lamb
+    nesterov: bool = True  # sgd, lars and muon: Nesterov's momentum
     beta2: Fraction = 0.999  # adam, adamw and lamb: decay of the squared gradient's average
     epsilon: AboveZero = 1e-8  # adam, adamw and lamb: added to the denominator
     weight_decay: NonNegative = 5e-4  # (traced) in the gradient (sgd, adam, lars, muon) or decoupled (adamw, lamb)
     decay_norm_and_bias: bool = False  # weight decay also on BatchNorm parameters and biases
-    trust_coefficient: AboveZero = 0.001  # lars
+    trust_coefficient: AboveZero = 0.001  # lars: factor of each layer's rate, beside the ratio of its norms
     layers: tuple[tuple[str, float], ...] = ()  # (pattern of paths, factor of their learning rate); 0: frozen
     freeze_norm: bool = False  # BatchNorm uses its running statistics, and keeps these and its parameters
-    newton_schulz_steps: Annotated[Positive, AtMost(100)] = 3  # muon
+    newton_schulz_steps: Annotated[Positive, AtMost(100)] = 3  # muon: number of Newton-Schulz iterations
     newton_schulz_batched: bool = False  # muon: kernels of one shape in one call: the same up to rounding
     renormalize_every: Positive = 1  # muon: steps from one rescaling of all kernels to the next; the first step has one
-    sgd_momentum: Fraction = 0.9  # muon: for the classifier, biases and BatchNorm scales, which use SGD
+    sgd_momentum: Fraction = 0.9  # muon: momentum of the classifier, biases and BatchNorm scales, which use SGD
     bias_gradient_factor: NonNegative = 1.0  # muon: multiplies the gradient of biases and scales, at learning_rate
-    classifier_gradient_factor: NonNegative = 1.0  # muon: the same for the classifier's kernel
+    classifier_gradient_factor: NonNegative = 1.0  # muon: as bias_gradient_factor, for the classifier's kernel
     whitening_bias_epochs: NonNegative = 0.0  # airbench: epochs of training of its first bias; 0: to the end
-    label_smoothing: Fraction = 0.0  # (traced)
-    clip_norm: NonNegative = 0.0  # global norm of the gradient; 0: off
-    accumulate_steps: Annotated[Positive, AtMost(1024)] = 1  # microbatches per step
+    label_smoothing: Fraction = 0.0  # (traced) classification: share of the uniform distribution in the targets
+    clip_norm: NonNegative = 0.0  # largest global norm of the gradient, which is scaled down to it; 0: off
+    accumulate_steps: Annotated[Positive, AtMost(1024)] = 1  # microbatches per step, one after the other
     base_batch_size: Count = 0  # > 0: learning_rate is for this batch size, and scales with global_batch_size
     gradient_dtype: Literal["float32", "bfloat16"] = "float32"  # type in which devices send their gradients
     sam_radius: Annotated[NonNegative, AtMost(1000.0)] = (
@@ -229,7 +231,7 @@ class Init:
         ""  # workdir:<folder of a run> | workdirs:<folder>,… | file:<path> | hub:<repository> | jaxcnn:<name>; or ""
     )
     average: Literal["uniform", "greedy", "line"] = (
-        "uniform"  # of workdirs: the mean of all; of those that help on validation; the best point between two
+        "uniform"  # workdirs: mean of all; of those that help on validation (greedy); or best point between two (line)
     )
     names: Literal["auto", "jaxcnn", "torchvision", "timm", "keras", "caffe", "lukemelas", "yolox"] = (
         "auto"  # whose names the arrays of a file have; auto: those that fit best
@@ -238,7 +240,7 @@ class Init:
         "by_name"  # the classifier: classes of the same name are taken over, or none; fitted: to what the network sees
     )
     penalty: Annotated[NonNegative, AtMost(1000.0)] = (
-        0.0  # head="fitted": of half the squared kernel, for features of deviation 1; 0: the best on validation
+        0.0  # head="fitted": factor of half the squared kernel, for features of deviation 1; 0: the best on validation
     )
     skip: tuple[str, ...] = ()  # patterns of parameters, as in optim.layers, that keep their drawn values
     partial: bool = (
@@ -248,8 +250,8 @@ class Init:
         False  # BatchNorm's running statistics are computed again from the training images before the first step
     )
     checkpoint: str = "tested"  # workdir: tested (as its test), last, best (on validation) or a step
-    weights: Literal["auto", "last", "ema"] = "auto"  # workdir: of the step, or their average; auto: as in its test
-    half: bool = False  # accept float16 and bfloat16
+    weights: Literal["auto", "last", "ema"] = "auto"  # workdir: the step's own, or their average; auto: as in its test
+    half: bool = False  # accept files of float16 and bfloat16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,12 +261,12 @@ class Schedule:
     name: Annotated[str, Open("schedules", SCHEDULES)] = "cosine"  # the shape of the curve, after the warm-up
     unit: Literal["epochs", "steps"] = "epochs"  # unit of warmup, boundaries and period
     warmup: NonNegative = 0.0  # linear, from 1 / warm-up steps; onecycle: its rise, from 1/25 (0: 30 % of the run)
-    boundaries: tuple[float, ...] = ()  # multistep
+    boundaries: tuple[float, ...] = ()  # multistep: times at which the rate falls by decay_factor, from the run's start
     decay_factor: AboveZero = 0.1  # multistep; plateau: the rate falls by this factor, below 1
     final_factor: NonNegative = 0.0  # end value of cosine, linear, onecycle, trapezoid and each restart; plateau: least
     period: AboveZero = 10.0  # restarts: length of the first cosine
     period_factor: Annotated[float, AtLeast(1.0), AtMost(1000.0)] = (
-        1.0  # restarts: each cosine is so many times as long as the one before
+        1.0  # restarts: length of each cosine, divided by that of the one before
     )
     cooldown: Annotated[AboveZero, AtMost(1.0)] = 0.2  # trapezoid: share of the run that is the linear fall at its end
     patience: Positive = 5  # plateau: validations without a new best, after which the rate falls
@@ -275,12 +277,12 @@ class Run:
     """Length, rhythm and logging."""
 
     epochs: NonNegative = 200.0  # length of the run: passes over the training split
-    steps: Count = 0  # > 0 replaces epochs
+    steps: Count = 0  # length of the run in steps; 0: as epochs says
     eval_every_epochs: AboveZero = 1.0  # evaluation on the validation split, and at the end of the run
-    eval_batch_size: Count = 0  # 0: the global batch size
+    eval_batch_size: Count = 0  # examples of a batch in evaluation; 0: the global batch size
     patience: Count = 0  # stop after this many validations without a new best; 0: never
     min_delta: NonNegative = 0.0  # patience: the least by which a new best must be better, in the figure's own unit
-    log_every_steps: Positive = 50  # a record in metrics.jsonl
+    log_every_steps: Positive = 50  # steps between two records in metrics.jsonl
     steps_per_call: Annotated[Count, AtMost(2**20)] = 0  # most steps per call; 1: the plain loop, 0: automatic
     test_with: Literal["last", "best"] = "last"  # state for the single test: the last, or the best on validation
     tta: Literal["none", "flip", "flip_translate"] = "none"  # test-time augmentation, reported beside the plain figures
@@ -288,7 +290,7 @@ class Run:
         1.0  # tta: share of the images that get it, those whose most probable class has the least probability
     )
     tensorboard: bool = True  # event files, if tensorboardX is installed
-    loggers: tuple[Annotated[str, Open("loggers", ("wandb", "mlflow"))], ...] = ()  # which also get every record
+    loggers: tuple[Annotated[str, Open("loggers", ("wandb", "mlflow"))], ...] = ()  # loggers that also get every record
     curves: bool = True  # draw curves.png and hardest.png at the end of the run, in about two seconds
 
 
@@ -296,21 +298,21 @@ class Run:
 class Checkpoint:
     """When checkpoints are written and which are kept."""
 
-    every_epochs: NonNegative = 1.0  # 0: at the end only
-    every_steps: Count = 0  # > 0 replaces every_epochs
+    every_epochs: NonNegative = 1.0  # epochs between two checkpoints; 0: at the end only
+    every_steps: Count = 0  # steps between two checkpoints; 0: as every_epochs says
     keep_last: Positive = 2  # newest checkpoints that are kept
-    keep_best: Count = 1  # by validation accuracy, which protocol=full does not have
+    keep_best: Count = 1  # best checkpoints that are kept, by the headline figure on validation (see task.monitor)
     keep_every_steps: Count = 0  # > 0: multiples of this step are saved and always kept
 
 
 @dataclasses.dataclass(frozen=True)
 class Parallel:
-    """Devices. Never changes the mathematics, so this group (and no other) may differ when a run is resumed."""
+    """Devices. Never changes the mathematics, so the whole group may differ when a run is resumed."""
 
     devices: Count = 0  # local devices to use; 0: all
     model_devices: Positive = 1  # size of device groups that split the wide layers and get the same images
     shard_optimizer: bool = False  # each device stores and updates a part of the optimiser state ("ZeRO-1")
-    shard_params: bool = False  # the same for parameters, which are gathered for each step ("FSDP")
+    shard_params: bool = False  # each device stores a part of the parameters, gathered for each step ("FSDP")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -332,7 +334,7 @@ class Hosts:
 class Config:
     """A whole run. `configs/*.py` build one as a ConfigDict; `jaxcnn.config.from_config_dict` checks it."""
 
-    seed: Count = 0  # (traced) initialisation, order, augmentation and dropout
+    seed: Count = 0  # (traced) seed of initialisation, order, augmentation and dropout
     global_batch_size: Positive = 128  # examples of a step, over all devices and hosts
     model: Model = Model()
     task: Task = Task()

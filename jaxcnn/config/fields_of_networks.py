@@ -26,7 +26,7 @@ class Model:
 
     name: Annotated[str, Open("networks", NETWORKS)] = "vgg16"  # the architecture
     form: Literal["cifar", "imagenet"] = "cifar"  # stem for small images, or torchvision's layout
-    num_classes: Count = 0  # 0: that of the data set
+    num_classes: Count = 0  # number of outputs; 0: that of the data set
     width: Annotated[AboveZero, AtMost(1024.0)] = 1.0  # multiplies every channel count and hidden size
     channels: tuple[tuple[str, int], ...] = ()  # (layer, its output channels) where they are others, as after slimming
     head: Literal["linear", "dense4096"] = "linear"  # form="cifar": the classifier alone, or after two hidden layers
@@ -38,9 +38,13 @@ class Model:
     colours: Literal["rgb", "grey", "ycbcr", "learned"] = (
         "rgb"  # what the first layer sees of three channels: these, their luma, luma and chroma, or a learnt mix
     )
-    stage_blocks: tuple[Annotated[int, AtLeast(1), AtMost(200)], ...] = ()  # of each stage; empty: as published
-    stage_channels: tuple[Annotated[int, AtLeast(1), AtMost(65536)], ...] = ()  # at width 1; the same
-    stage_kernels: tuple[Annotated[int, AtLeast(1), AtMost(15)], ...] = ()  # sides in the blocks, odd; empty: 3
+    stage_blocks: tuple[Annotated[int, AtLeast(1), AtMost(200)], ...] = ()  # blocks of each stage; empty: as published
+    stage_channels: tuple[
+        Annotated[int, AtLeast(1), AtMost(65536)], ...
+    ] = ()  # channels of each stage at width 1; empty: as published
+    stage_kernels: tuple[
+        Annotated[int, AtLeast(1), AtMost(15)], ...
+    ] = ()  # side of the kernels in the blocks of each stage, odd; empty: 3
     class_agnostic: Literal["none", "boxes", "masks", "both"] = (
         "none"  # detectors of two stages: one box, or one mask, of an object whatever its class is, not one of each
     )
@@ -50,9 +54,9 @@ class Model:
     dropout: Fraction = 0.0  # rate; at torchvision's places, else before the classifier
     dtype: Literal["float32", "bfloat16"] = "float32"  # type of computation; parameters stay float32
     zero_init_residual: bool = True  # the last BatchNorm scale of each residual block starts at 0
-    last_stride: Annotated[Positive, AtMost(2)] = 2  # of the last stage; 1 leaves it the image of the stage before
-    shortcut: Literal["strided", "pooled"] = "strided"  # into a smaller image; pooled: 2x2 means first ("ResNet-D")
-    stem: Literal["plain", "deep"] = "plain"  # one convolution, or three of 3x3 in its place ("ResNet-D")
+    last_stride: Annotated[Positive, AtMost(2)] = 2  # stride of the last stage; 1: maps as large as those before it
+    shortcut: Literal["strided", "pooled"] = "strided"  # path into a smaller map; pooled: 2x2 means first ("ResNet-D")
+    stem: Literal["plain", "deep"] = "plain"  # first layers: one convolution, or three of 3x3 ("ResNet-D")
     stochastic_depth: Fraction = 0.0  # rate at which an example skips the last residual block; less for those before
     attention: Literal["none", "se", "eca", "cbam", "bam", "gc", "nonlocal", "coordinate"] = (
         "none"  # layers that weigh channels or pixels by what the whole image shows
@@ -68,8 +72,8 @@ class Model:
 class Norm:
     """BatchNorm, or GroupNorm in its place. Statistics never depend on the device count."""
 
-    name: Literal["batch", "group"] = "batch"  # group: of each example alone, by groups of channels
-    groups: Positive = 32  # group: of channels; their greatest common divisor with the number of channels
+    name: Literal["batch", "group"] = "batch"  # group: normalises each example alone, by groups of channels
+    groups: Positive = 32  # group: groups of channels; the greatest common divisor of this and the number of channels
     momentum: Fraction = 0.9  # weight of the old running statistics
-    epsilon: AboveZero = 1e-5  # added to the variance
+    epsilon: AboveZero = 1e-5  # number added to the variance
     group_size: Count = 0  # examples that share statistics; 0: the whole global batch

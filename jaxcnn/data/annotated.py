@@ -68,7 +68,7 @@ def source(
       maps: whether to give label maps of the outlines of objects, with class 0 where there is none, in place of boxes.
       mask_side: side of the masks that objects get in addition to boxes; 0: no masks.
       beside: folders outside `root` that belong to the set, too; images elsewhere need `data.images_below`.
-      faults: for each base split, bad annotations that belong to no image.
+      faults: bad annotations that belong to no image, by base split.
     """
 
     def open_split(split: str) -> Examples:

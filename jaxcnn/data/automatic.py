@@ -92,8 +92,8 @@ def fill(
 ) -> tuple[Parts, list[int]]:
     """Fill the empty parts of a small set where possible; return the parts, and the numbers of those that were empty.
 
-    An empty part gets the example whose hash is nearest to its range, with all of the same hash. None is taken that is
-    the last one of its part, or of its class in the first part.
+    An empty part gets the example whose hash is nearest to its range, with all of the same hash. The last example of a
+    part, or of a class in the first part, is not moved.
 
     Args:
       parts: from `divide`, as are the other arguments.

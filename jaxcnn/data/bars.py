@@ -18,12 +18,12 @@ Shape = tuple[int, ...]  # height and width
 
 
 def fitting(frame: Float32[Any, "n 4"], shapes: tuple[Shape, ...], side: int) -> Bool[Any, "n s1"]:
-    """Whether each image, without its bars, fits into each shape in the middle of the square; the last is the square.
+    """Whether the content of each image (without its bars) fits into each centred shape; the last is the whole square.
 
     Args:
       frame: scale_x, scale_y, left, top of each image, a NumPy or a JAX array.
       shapes: each with an even difference to `side`.
-      side: of the square.
+      side: side of the square, pixels.
     """
     xp: Any = jnp if isinstance(frame, jax.Array) else np
     least = np.array([[(side - width) // 2, (side - height) // 2] for height, width in (*shapes, (side, side))])

@@ -121,7 +121,7 @@ def of_mappings(given: Sequence[Mapping[str, Any]], images: np.ndarray, what: st
     """The objects of each image that a Python program gives.
 
     Args:
-      given: for each image "boxes" [k, 4] (left, top, right, bottom in pixels) and "labels" [k], class numbers from 0;
+      given: a mapping for each image: "boxes" [k, 4] (left, top, right, bottom in pixels) and "labels" [k], from 0;
         "crowd" [k], bool, if some are regions of many; for instances "masks", uint8 or bool [k, h, w] in which other
         values than 0 are inside, or k outlines in COCO's form, such as run lengths.
       images: images [n, h, w, c].

@@ -7,7 +7,7 @@ from jaxtyping import Int, Int64, Shaped
 
 from jaxcnn.data.examples import Indices, Labels
 
-MOST_REPEATED = 10  # balanced sampling makes a training split at most so many times as large
+MOST_REPEATED = 10  # factor by which balanced sampling enlarges a training split at most
 
 
 def choose(labels: Labels, count: int, seed: int, stratify: bool) -> tuple[Indices, Indices]:

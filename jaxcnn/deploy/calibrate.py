@@ -30,8 +30,8 @@ def ranges(graph: Graph, names: Collection[str], split: Split, images: int, meth
     """The range of each tensor.
 
     Args:
-      graph: of float32.
-      names: of the tensors.
+      graph: the graph in float32.
+      names: names of the tensors.
       split: training or validation.
       images: how many, at equal distances in the split; all if it has fewer.
       method: one of `METHODS`.

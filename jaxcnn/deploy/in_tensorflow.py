@@ -125,7 +125,7 @@ def _edges(tf: Any, x: Any, window: Sequence[int], strides: Sequence[int], pads:
     Args:
       window: rows and columns that a window reaches over, dilation included.
       pads: top, left, bottom, right.
-      value: of what is padded.
+      value: value of the padding.
     """
     if not any(pads):
         return x, "VALID"

@@ -65,7 +65,7 @@ def missing(path: pathlib.Path) -> str:
 
 
 def is_still(path: pathlib.Path, told: Any) -> bool:
-    """Whether a file has the bytes whose SHA-256 is told."""
+    """Whether a file has the given SHA-256."""
     try:
         return path.is_file() and _digest(path) == told
     except OSError:

@@ -24,8 +24,9 @@ class Timing:
     """Times of one batch size, in seconds.
 
     Attributes:
-      first: of the first call, which compiles or plans.
-      calls: after it.
+      batch: number of images in a call.
+      first: time of the first call, which compiles or plans.
+      calls: number of calls after the first.
       p50, p95, p99: times that this share of the calls does not exceed. Of fewer than 100 calls, p99 is the slowest.
     """
 

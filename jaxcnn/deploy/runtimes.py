@@ -31,15 +31,15 @@ PIXELS = ("uint8", "uint16", "float32")
 
 @dataclasses.dataclass(frozen=True)
 class Runtime:
-    """Something that answers.
+    """A network that is ready to be called, as a file in its runtime or in JAX.
 
     Attributes:
-      name: of what runs it.
+      name: name of the runtime.
       call: from images as stored to outputs; waits until these are there.
       image_shape: (H, W, C).
-      image_dtype: of the images.
+      image_dtype: type of the images.
       size: bytes of the file; of a run, of its weights.
-      facts: of the file.
+      facts: facts of the file, such as its classes.
       reading: seconds for reading a file of weights, its decoding included; of other files 0.
       backend: "cpu", or that of JAX.
       device: the kind of the accelerator, such as "NVIDIA H200"; empty for "cpu".
@@ -101,7 +101,7 @@ def of_file(path: pathlib.Path, threads: int = 0, in_jax: bool = False) -> Runti
 
     Args:
       path: the file, whose name tells its format; the folder of a SavedModel.
-      threads: of ONNX Runtime and LiteRT; 0: one per core.
+      threads: threads of ONNX Runtime and LiteRT; 0: one per core.
       in_jax: compute a file of ONNX in JAX instead.
 
     Raises:
@@ -149,7 +149,7 @@ def of_file(path: pathlib.Path, threads: int = 0, in_jax: bool = False) -> Runti
 
 
 def of_int8(runtime: Runtime) -> str:
-    """For a file of int8 a line on the instructions of this processor for it (`machine.instructions`); else empty."""
+    """A line on this processor's instructions for int8 (`machine.instructions`); empty for files of other types."""
     return instructions.in_words() if runtime.facts.get("quantize") in ("int8", "whole_int8") else ""
 
 

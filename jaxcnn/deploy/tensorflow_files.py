@@ -34,9 +34,9 @@ def write_saved_model(graph: Graph, trained: Trained, folder: pathlib.Path) -> N
     """Write a SavedModel with one signature, from `image` to `logits` or what the task finds, for any batch size.
 
     Args:
-      graph: of the network, in float32.
+      graph: graph of the network in float32.
       trained: the network.
-      folder: new or empty.
+      folder: a new or empty folder.
 
     Raises:
       UserError: it cannot be written.
@@ -55,7 +55,7 @@ def write_lite(graph: Graph, trained: Trained, path: pathlib.Path, **more: Any) 
     """Write a file of LiteRT, from images as stored to logits, for any batch size.
 
     Args:
-      graph: of float32; for int8, one of `jaxcnn.graphs.quantize`, whose ranges the file has.
+      graph: graph in float32; for int8, one from `jaxcnn.graphs.quantize`, whose ranges the file gets.
       trained: the network.
       path: the file.
       more: facts; "quantize" is that of the graph, or float16, the type of weights alone. None if it is missing.
@@ -76,8 +76,8 @@ def write_whole_int8(
     facts tell the scale and zero point of input and output: a pixel p is round(p / scale) + zero.
 
     Args:
-      graph: of the network, in float32, with BatchNorm folded.
-      trained: the network, of images of uint8.
+      graph: graph of the network in float32, with BatchNorm folded.
+      trained: the network, for images of uint8.
       path: the file.
       images: batches of training images.
       more: facts.
@@ -119,8 +119,8 @@ def lite_of(graph: Graph, shape: tuple[int, ...], dtype: str, quantize: str) -> 
     """The bytes of a file of LiteRT.
 
     Args:
-      graph: of the network.
-      shape, dtype: of an image.
+      graph: graph of the network.
+      shape, dtype: shape and type of an image.
       quantize: "none", "float16" or "int8".
 
     Raises:
@@ -196,7 +196,7 @@ def read_lite(path: pathlib.Path, threads: int) -> tuple[Call, dict[str, Any]]:
 
     Args:
       path: the file.
-      threads: of LiteRT; 0: one per core.
+      threads: threads of LiteRT; 0: one per core.
 
     Raises:
       UserError: it cannot be read, or was changed.

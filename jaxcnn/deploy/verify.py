@@ -21,7 +21,7 @@ class Agreeing(Protocol):
     """An evaluation of a task that finds objects; it can compare two sets of found objects."""
 
     def agreement(self, found: np.ndarray, other: np.ndarray) -> float:
-        """The share of what is found in a batch that is also found in `other`, from 0 to 1; both as from `found`."""
+        """The share of the objects found in a batch that are also in `other`, from 0 to 1; both are from `found`."""
         ...
 
 
@@ -30,8 +30,8 @@ class Verdict:
     """An exported file beside its run.
 
     Attributes:
-      runtime: what ran it.
-      examples: of the split.
+      runtime: name of the runtime that ran it.
+      examples: number of examples in the split.
       difference: the largest difference of an output (of a regression: of a number, in its units); None for a task
         that finds objects.
       scale: the standard deviation of the run's outputs, to judge `difference` by; None for a task that finds objects.
@@ -42,7 +42,7 @@ class Verdict:
       latency: the median of one image in the file's runtime, seconds.
       beside: (bytes, latency) of the same network in a file of float32, timed in turns with this one, if there is one.
       same: what is the same of these examples, in words.
-      r2: of a regression, the R² of the file's numbers with those of the run as the truth; of several the smallest.
+      r2: R² of the file's numbers with those of the run as the truth, for a regression; the smallest if it has several.
     """
 
     runtime: str

@@ -43,8 +43,8 @@ class Findings:
 
     Attributes:
       results: the results of the checks.
-      splits: for each split, its name, number of examples and what its images are.
-      classes: for each class, its name and its number of examples in each split.
+      splits: name, number of examples and a description of the images of each split.
+      classes: name of each class and its number of examples in each split.
       notes: remarks that a run on the set would also print.
     """
 

@@ -1,2 +1,4 @@
-"""Explanations: which pixels an output of a network comes from, and how far such an answer can be trusted. It reads
-trained networks, and trains none."""
+"""Explanations of trained networks: the pixels that an output depends on, and measures of how far to trust them.
+
+This room reads trained networks; it trains none.
+"""

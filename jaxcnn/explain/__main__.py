@@ -48,15 +48,15 @@ SCORE = flags.DEFINE_boolean("score", False, "Score the methods, beside random m
 ROAD = flags.DEFINE_boolean("road", None, "Score by ROAD too; default: for images of at most 96 x 96 pixels.")
 RANDOMISE = flags.DEFINE_boolean("randomise", False, "Draw the layers anew from the top down, and compare the maps.")
 INDEPENDENT = flags.DEFINE_boolean("independent", False, "With --randomise, draw each layer anew alone, too.")
-NEIGHBOURS = flags.DEFINE_integer("neighbours", 0, "Show so many nearest training images of each.", lower_bound=0)
-AMONG = flags.DEFINE_integer("among", 20_000, "Look at so many training images at most, at random.", lower_bound=1)
+NEIGHBOURS = flags.DEFINE_integer("neighbours", 0, "Nearest training images to show for each image.", lower_bound=0)
+AMONG = flags.DEFINE_integer("among", 20_000, "Training images to search, at most; chosen at random.", lower_bound=1)
 FEATURE_MAP = flags.DEFINE_enum(
     "feature_map", "", ["", "pca", "tsne"], "Draw the images of --split (else the test split) by their features."
 )
-POINTS = flags.DEFINE_integer("points", 2000, "Most images of the map of the features.", lower_bound=3)
+POINTS = flags.DEFINE_integer("points", 2000, "Maximum number of images in the map of the features.", lower_bound=3)
 DEVICES = flags.DEFINE_integer("devices", 0, "How many local devices to use; 0: all.", lower_bound=0)
-ROWS = flags.DEFINE_integer("rows", 0, "Most images in one call of the network; 0: by the free memory.", lower_bound=0)
-SEED = flags.DEFINE_integer("seed", 0, "Chooses examples, and draws layers anew.", lower_bound=0)
+ROWS = flags.DEFINE_integer("rows", 0, "Most images in a call of the network; 0: by the free memory.", lower_bound=0)
+SEED = flags.DEFINE_integer("seed", 0, "Seed of all random choices, such as the examples.", lower_bound=0)
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
-"""The training images that the network sees as most alike: an answer explained by examples.
+"""The training images whose features are most similar to those of an image: an answer explained by examples.
 
-Alike is what has similar features, the input of the layer that makes the outputs, by their cosine. If the nearest
+Similarity is the cosine of the features, which are the input of the layer that makes the outputs. If the nearest
 training images of a wrong answer are of that wrong class, the mistake lies in the features (or in their labels); if
 they are of the right one, in the classifier.
 """
@@ -27,7 +27,7 @@ class Alike:
     """A training image that is near an explained one.
 
     Attributes:
-      name: of its file, or its number in the split.
+      name: name of its file, or its number in the split.
       image: as people see it, with at most `pictures.NEAR` pixels a side.
       label: its true answer in words.
       similarity: cosine of the features, in [-1, 1].
@@ -47,14 +47,14 @@ def check(subject: Subject, flag: str) -> None:
 
 
 def nearest(subject: Subject, given: Given, count: int, most: int, seed: int) -> list[list[Alike]]:
-    """For each image, its nearest training images, the nearest first; an image is not its own neighbour.
+    """The nearest training images of each image, the nearest first; an image is not its own neighbour.
 
     Args:
       subject: the network.
       given: the images.
-      count: of neighbours.
+      count: number of neighbours of each image.
       most: training images that are looked at; random ones if there are more.
-      seed: chooses them.
+      seed: seed of this random choice.
 
     Raises:
       UserError: the data of the run is not there, or the network has no such features.

@@ -22,7 +22,7 @@ class Gate:
     """An attention layer that weighs pixels, as a function of normalised images.
 
     Attributes:
-      spec: of the step of its run.
+      spec: static part of the training step of its run.
       name: its path, such as "block4_3/attention_branch".
       shape: (h, w) of its map.
     """

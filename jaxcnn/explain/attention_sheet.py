@@ -25,7 +25,7 @@ def maps_of(
     Args:
       subject: the network.
       images: as stored, [n, h, w, c].
-      most: if the network has more such layers, so many are chosen evenly, the last among them.
+      most: most layers; if the network has more, they are chosen at equal distances, the last one included.
 
     Raises:
       UserError: the network has no attention layer that weighs pixels.
@@ -47,7 +47,7 @@ def draw(
 ) -> Any:
     """A `matplotlib.figure.Figure` of the images in rows, with each layer in a column.
 
-    The colours of each map go from its lowest to its highest weight, which are told below it.
+    The colours of each map go from its lowest to its highest weight, which are printed below it.
     """
     from matplotlib.figure import Figure
 

@@ -1,5 +1,4 @@
-"""The pairs of classes that a network confuses most: some of the images, with a map for its answer and one for the
-truth."""
+"""The pairs of classes that a network confuses most, with maps for its answer and for the true class."""
 
 import dataclasses
 
@@ -23,10 +22,10 @@ class Mistake:
     Attributes:
       name: its split, and its file or number there.
       image: as people see it.
-      probability: of the answer.
+      probability: probability of the answer.
       of_label: the probability of the true class.
       for_answer: the map of what speaks for the answer.
-      for_label: that of the true class.
+      for_label: the map of what speaks for the true class.
     """
 
     name: str
@@ -62,12 +61,12 @@ def of_split(
 
     Args:
       subject: the network.
-      name: of the split.
-      method: of the maps, by its default options.
-      pairs: how many; fewer if fewer classes are confused.
-      each: images of each.
-      most: images that are looked at; random ones if there are more.
-      seed: chooses them.
+      name: name of the split.
+      method: method of the maps, with its default options.
+      pairs: number of pairs; fewer if fewer classes are confused.
+      each: number of images of each pair.
+      most: most images that are looked at; random ones if the split has more.
+      seed: seed of this random choice.
 
     Raises:
       UserError: the task has no single class for an image, the run has no such split, or its data is not there.

@@ -87,17 +87,17 @@ def of_part(
 ) -> Of:
     """The scores and the curves of a few images by one method.
 
-    Infidelity needs a value for each channel and signed values, so it is told of those methods alone; "faded" is told
-    of all that say what speaks for an output. The controls have no sensitivity: random maps are the same for every
-    image. A map of zeros says nothing, and has no score.
+    Infidelity needs signed values for each channel, so it is computed only for methods that give these. "faded" is
+    computed for all methods that say what speaks for an output. The controls have no sensitivity: random maps are the
+    same for every image. A map of zeros says nothing, and has no score.
 
     Args:
       subject: the network.
-      name: of the method.
+      name: name of the method.
       images: normalised, at most `Subject.batch`.
       target: the explained output of each.
-      values: what the method gave for them.
-      maps: the same as maps.
+      values: the method's values for them.
+      maps: the values as maps, with one number for each pixel.
       explain: `(name, images, target) -> Explanation` with the same options.
       masks: where the object of each image is, if that is known; images without one have NaN for these scores.
       road: whether `removal.road` is among the scores; None: for images of at most `ROAD_PIXELS`.

@@ -16,9 +16,9 @@ class Explanation:
       values: what the method gave: the same, or one for each channel, [N, H, W, C].
       target: the explained output of each image, [N].
       layer: the layer of a class activation map or of attention; else empty.
-      gap: for methods whose values add up to a change of the output, their sum minus this change, [N]; else None. Of
-        integrated gradients it is near 0 with enough steps, of expected gradients with enough samples; of `lrp` it is
-        minus what biases keep.
+      gap: the sum of the values minus the change of the output, [N], for methods whose values add up to it; else None.
+        It is near 0 for integrated gradients with enough steps and for expected gradients with enough samples; for
+        `lrp` it is minus the part that biases keep.
       change: that change, [N]: since the baseline, since the mean output of the references, or the output itself.
     """
 

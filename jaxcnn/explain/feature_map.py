@@ -30,7 +30,7 @@ class Points:
     Attributes:
       kind: one of `KINDS`.
       split: whose images they are, in words.
-      names: of each image.
+      names: name of each image.
       places: across and up, [n, 2].
       labels: the true classes.
       answers: the classes that the network answers.
@@ -56,10 +56,10 @@ def of_split(subject: Subject, name: str, kind: str, most: int, seed: int) -> Po
 
     Args:
       subject: the network.
-      name: of the split.
+      name: name of the split.
       kind: one of `KINDS`.
-      most: images; random ones if there are more.
-      seed: chooses them, and of t-SNE.
+      most: most images; random ones if the split has more.
+      seed: seed of this random choice, and of t-SNE.
 
     Raises:
       UserError: the task is not classification, the split is not there, or scikit-learn is not installed.

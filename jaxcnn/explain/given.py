@@ -29,7 +29,7 @@ class Given:
       words: the true answer of each in words; empty where it is not known.
       masks: where the object of each is, bool; None where it is not known.
       targets: the true boxes (`jaxcnn.tasks.box_records`) or label maps; None for other tasks, and for files.
-      sets: for several labels, which classes each image has; None for other tasks, and for files.
+      sets: the classes that each image has, for a task with several labels; None for other tasks, and for files.
     """
 
     names: list[str]
@@ -49,7 +49,7 @@ class Given:
         return self.read(slice(0, len(self)))
 
     def parts(self, size: int) -> Iterator[slice]:
-        """Ranges of at most so many images, in order."""
+        """Ranges of at most `size` images, in order."""
         for start in range(0, len(self), size):
             yield slice(start, min(start + size, len(self)))
 
@@ -87,12 +87,12 @@ def of_files(subject: Subject, places: Sequence[str]) -> tuple[Given, list[str]]
     words = ["" if label is None else subject.class_names[label] for label in labels]
     made = Given([str(path) for path in paths], _Files(subject, paths), labels, words)
     for rows in made.parts(subject.batch):
-        made.read(rows)  # what cannot be read is told before the work, and not in its middle
+        made.read(rows)  # unreadable files are reported before the work starts
     return made, remarks
 
 
 def at_random(subject: Subject, split: Split, most: int, seed: int) -> Int64[np.ndarray, " n"]:
-    """At most so many examples of a split, in its order. Raises UserError if they do not suit the network."""
+    """At most `most` random examples of a split, in its order. Raises UserError if they do not suit the network."""
     if split.class_names != subject.class_names or split.image_shape != subject.image_shape:
         raise UserError(f"{split.description} does not have the classes and image size of the run")
     return np.sort(np.random.Generator(np.random.PCG64(seed)).permutation(len(split))[:most])

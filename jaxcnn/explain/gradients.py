@@ -52,7 +52,7 @@ def smoothgrad(
       network, images, target: see the module.
       samples: noisy images for each image.
       noise: standard deviation of the noise, as a share of the range of the values of the image.
-      seed: of the noise. That of image i depends on i.
+      seed: seed of the noise. The noise of image i depends on i.
     """
     images = jnp.asarray(images)
     deviation = noise * (images.max((1, 2, 3)) - images.min((1, 2, 3)))
@@ -99,7 +99,7 @@ def expected_gradients(
       network, images, target: see the module.
       references: images of the training set, normalised, [r, h, w, c].
       samples: gradients for each image.
-      seed: of the points and of their order.
+      seed: seed of the points on the paths and of their order.
     """
     images, references = jnp.asarray(images), jnp.asarray(references)
     generator = np.random.Generator(np.random.PCG64(seed))

@@ -150,7 +150,7 @@ class Layer:
 
     Attributes:
       name: its path, such as "conv3" or "block4_3".
-      number: of the operation that makes them, among all operations of the network.
+      number: number of the operation that computes them, among all operations of the network.
       shape: (h, w, c).
     """
 
@@ -309,7 +309,7 @@ def order_of_use(apply: Apply, variables: Any, image_shape: tuple[int, int, int]
 
 
 def bytes_of_image(apply: Apply, variables: Any, image_shape: tuple[int, int, int]) -> int:
-    """An upper estimate of the memory that one image takes while an output is differentiated, in bytes.
+    """An upper bound on the memory for one image while an output is differentiated, in bytes.
 
     All values of the forward pass, twice, for they may be kept and each has a gradient; and the largest temporary
     values inside an operation, such as the patches of a convolution, twice as well.

@@ -24,7 +24,7 @@ class Keeper(Protocol):
         """Take the maps of the images `rows`, which follow those before."""
 
     def done(self, name: str, facts: Mapping[str, np.ndarray]) -> None:
-        """Take what else a method found: all its maps were given."""
+        """Store the other results of a method, after its last map."""
 
 
 class Held:
@@ -32,7 +32,7 @@ class Held:
 
     Attributes:
       facts: arrays by name.
-      maps: of each method, in parts.
+      maps: maps of each method, in parts.
     """
 
     def __init__(self) -> None:

@@ -26,8 +26,8 @@ class Method:
       source: the paper, or where a control comes from.
       gives: SIGNED: what speaks for the output is above 0, what speaks against it below; POSITIVE: only what speaks for
         it; SIZE: how strongly the output depends on a pixel, whatever the direction.
-      needs: what else it must be given: "layer", of the maps; "gate", an attention layer; "references"; "probability",
-        of outputs; or what the network must have: "relu".
+      needs: further inputs: "layer", the layer of the maps; "gate", an attention layer; "references", training images;
+        "probability", which makes probabilities of outputs; or what the network must have: "relu".
       takes: whether it takes a `baseline`.
       adds_up: the change of the output that the values should add up to, from (network, images, target, arguments),
         [n]; None: they need not.

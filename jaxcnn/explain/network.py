@@ -138,7 +138,7 @@ def _is_new(run: Any, rows: int, arrays: Any) -> bool:
 
 
 def size_of_call(count: int) -> int:
-    """The smallest size of a call that holds so many images: up to 16 any, then 18, 20, … 32, 36, 40, … 64, 72, …"""
+    """The smallest size of a call that holds `count` images: up to 16 any, then 18, 20, … 32, 36, 40, … 64, 72, …"""
     step = 2 ** max(0, (count - 1).bit_length() - 1 - FINE)
     return -(-count // step) * step
 

@@ -21,7 +21,7 @@ def in_boxes(
 
     Args:
       records: columns of `jaxcnn.tasks.box_records`: "boxes" [n, most, 4] in pixels, "label", "valid".
-      classes: of each image.
+      classes: class of each image.
       size: (h, w).
     """
     rows, columns = (np.arange(side) + 0.5 for side in size)

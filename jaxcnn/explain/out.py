@@ -18,7 +18,7 @@ _HEAD = "# files of python -m jaxcnn.explain in this folder; its next call repla
 
 
 def picture(number: int, count: int, method: str) -> str:
-    """The name of the picture of an image, of so many, by a method."""
+    """The name of the picture of image `number` among `count`, by a method."""
     return f"{DRAWN}/{number:0{len(str(count - 1))}d}-{method}.png"
 
 

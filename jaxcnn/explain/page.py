@@ -26,7 +26,7 @@ class Item:
     """An image on the page.
 
     Attributes:
-      name: of its file, or its number in the split.
+      name: name of its file, or its number in the split.
       image: as people see it.
       answer: what the network says, in words.
       target: the name of the explained output.
@@ -71,7 +71,7 @@ def page(
       title: which run.
       about: lines below the title.
       items: the images.
-      class_names: of all outputs, for the choice of a class.
+      class_names: names of all outputs, for the choice of a class.
       rows: scores of the methods.
       stages: the cascading randomisation of each method.
       points: the map of the features.

@@ -77,7 +77,7 @@ def _squares(side: int, window: int, stride: int) -> Float[Array, "k side"]:
 
 
 def _parts(count: int, images: Images) -> Iterator[tuple[int, int]]:
-    """The start and the size of parts of so many masks, which depend on the size of the images alone."""
+    """The start and the size of parts of `count` masks, which depend on the size of the images alone."""
     most = max(1, min(_PART, _PART_PIXELS // math.prod(images.shape[1:3])))
     for start in range(0, count, most):
         yield start, min(most, count - start)
@@ -113,13 +113,13 @@ def rise(
 
     Args:
       network, images, target, baseline: see the module.
-      masks: their number.
-      cells: a mask is a grid of so many cells each way, enlarged and shifted.
+      masks: number of masks.
+      cells: cells of the grid each way; a mask is such a grid, enlarged and shifted.
       share: probability that a cell is seen.
-      seed: of the masks.
+      seed: seed of the masks.
       probability: makes probabilities of outputs, such as `jax.nn.softmax`; None: the outputs are explained.
-      centred: for outputs that are no probabilities and may have any offset: by how much their mean over the masks that
-        show a pixel is above that over all masks; 0 where it is below.
+      centred: whether to give the mean over the masks that show a pixel minus the mean over all masks, and 0 where this
+        is negative; for outputs that are no probabilities and may have any offset.
     """
     images = jnp.asarray(images)
     whole = network.scores(images, target, probability) if centred else 0  # near the others, so that little rounds off
@@ -171,9 +171,9 @@ def kernel_shap(
       network, images, target, baseline: see the module.
       segments: None or "grid"; "slic" for superpixels (`superpixels.slic`), as many as cells of the grid; or integers
         [h, w], or [n, h, w] with others for each image.
-      cells: of the grid, each way.
-      samples: coalitions if there are more than 11 segments.
-      seed: of the samples.
+      cells: cells of the grid, each way.
+      samples: number of coalitions, if there are more than 11 segments.
+      seed: seed of the samples.
 
     Raises:
       UserError: the segments do not fit, or the samples are too few for them.
@@ -213,8 +213,8 @@ def lime(
 
     Args:
       network, images, target, baseline, segments, cells, seed: as for `kernel_shap`.
-      samples: images for the fit.
-      width: of the kernel.
+      samples: number of images for the fit.
+      width: width of the kernel.
 
     Raises:
       UserError: the segments do not fit.

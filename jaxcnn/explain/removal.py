@@ -1,8 +1,8 @@
 """Removal of pixels that leaves no trace of where they were: ROAD, Rong et al. 2022, arXiv:2202.00449.
 
-A removed pixel becomes the weighted mean of its eight neighbours, removed ones among them, which is a linear system for
-all removed pixels of an image, and a little noise. Deletion with one colour draws the shape of what is deleted, which a
-network may recognise; this does so far less.
+A removed pixel becomes the weighted mean of its eight neighbours, plus a little noise. Neighbours may be removed, too,
+so this is a linear system for all removed pixels of an image. Deletion with one colour draws the shape of what is
+deleted, which a network may recognise; this does so far less.
 """
 
 from typing import Any
@@ -36,8 +36,8 @@ def road(
 
     Args:
       network, images, target, maps, probability: as for `jaxcnn.explain.scores.deletion`.
-      shares: of the pixels that are removed, each in (0, 1).
-      seed: of the noise.
+      shares: shares of the pixels that are removed, each in (0, 1).
+      seed: seed of the noise.
     """
     pixels, rank = np.asarray(images), np.asarray(ranks(maps))
     size = rank[0].size

@@ -141,7 +141,7 @@ def faded(
 
     Args:
       network, images, target, maps: see the module.
-      shares: of each pixel that fade, of either sign, one after the other.
+      shares: shares of each pixel that fade, of either sign, one after the other.
     """
     images, maps = jnp.asarray(images), jnp.asarray(maps)
     whole, pairs = network.scores(images, target), []
@@ -204,11 +204,12 @@ class Noise:
     """Perturbations for `infidelity` and `sensitivity`, drawn one at a time, and the same each time.
 
     Attributes:
-      shape: of each.
-      count: how many; the first ones are the same for any count.
+      shape: shape of each perturbation.
+      count: number of perturbations; the first ones are the same for any count.
       radius: standard deviation of the normal numbers.
-      seed: of the numbers.
-      cells: 0: a number for each value; else one for each cell of a grid of so many each way, for shapes [n, h, w].
+      seed: seed of the numbers.
+      cells: 0: a number for each value; else cells each way of a grid with one number for each cell, for shapes
+        [n, h, w].
     """
 
     shape: tuple[int, ...]

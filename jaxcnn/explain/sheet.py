@@ -32,7 +32,7 @@ def draw(
       images: as people see them.
       maps: by method, each scaled alone, as `pictures.scaled` does.
       words: what is said beside each image, such as the explained output.
-      path: of the PNG.
+      path: path of the PNG.
     """
     from matplotlib.figure import Figure
 

@@ -16,9 +16,9 @@ def segments_of(images: Float[Any, "n h w c"], wanted: Any, cells: int) -> Any:
     """The segments that a method was given: None for a grid, else integers [h, w] or [n, h, w].
 
     Args:
-      images: of the network.
+      images: images for the network.
       wanted: "grid" or None; "slic" for superpixels, about as many as the grid would have; or the integers.
-      cells: of the grid, each way.
+      cells: cells of the grid, each way.
 
     Raises:
       UserError: another word; MissingExtra: scikit-image is not installed.
@@ -31,7 +31,7 @@ def segments_of(images: Float[Any, "n h w c"], wanted: Any, cells: int) -> Any:
 
 
 def grid(size: tuple[int, ...], cells: int) -> Segments:
-    """Segments of the image in a grid of so many cells each way, numbered row by row."""
+    """Segments of the image in a grid of `cells` cells each way, numbered row by row."""
     rows, columns = (np.arange(side) * min(cells, side) // side for side in size)
     return (rows[:, None] * (columns[-1] + 1) + columns).astype(np.int32)
 

@@ -14,20 +14,20 @@ class Wish:
     """What is to be explained and written.
 
     Attributes:
-      methods: their names.
+      methods: names of the methods.
       target: as for `Subject.targets`.
-      layer: of class activation maps.
+      layer: layer of class activation maps.
       baseline: "mean" or "black".
-      options: by method, its arguments.
+      options: arguments of each method, by its name.
       score: whether methods are scored, beside two controls.
       randomise: whether the layers of the network are drawn anew, from the top down.
       independent: whether each is also drawn anew alone.
       road: as for `evaluation.of_part`.
-      seed: of all random numbers.
-      neighbours: nearest training images that are shown for each image.
-      among: training images that are looked at for them.
+      seed: seed of all random numbers.
+      neighbours: number of nearest training images that are shown for each image.
+      among: most training images that are looked at for them.
       feature_map: one of `feature_map.KINDS`; empty: none.
-      split: whose images the map shows.
+      split: split whose images the map shows.
       points: most images of the map.
     """
 
@@ -53,7 +53,7 @@ class Wish:
         return list(dict.fromkeys([*self.methods, *(evaluation.CONTROLS if self.score else ())]))
 
     def files(self, count: int) -> list[str]:
-        """The names of the files that can be written for so many images."""
+        """The names of the files that can be written for `count` images."""
         drawn = [out.picture(number, count, name) for name in self.methods for number in range(count)]
         there = {out.SCORES: self.score, out.CURVES: self.score, out.RANDOMISED: self.randomise}
         there |= {out.ALONE: self.randomise and self.independent, out.FEATURES: bool(self.feature_map)}

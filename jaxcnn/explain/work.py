@@ -1,4 +1,4 @@
-"""What `python -m jaxcnn.explain` works out: maps, scores, randomisation and neighbours, some images at a time."""
+"""Computes the maps, scores, randomisation and neighbours of `python -m jaxcnn.explain`, some images at a time."""
 
 import dataclasses
 import pathlib
@@ -43,7 +43,7 @@ class Answers:
       classes: the class of that output.
       best: the class of the highest output.
       confidence: its probability, or the output for tasks without probabilities.
-      outputs: of all but detectors, which have too many.
+      outputs: the outputs; None for detectors, which have too many.
       boxes: the explained ones of a detector.
     """
 
@@ -84,7 +84,7 @@ class Result:
       answers: what the network says of them.
       keeper: who took the maps.
       found: by method, what remains of its maps.
-      scores: of all methods, if they were wanted.
+      scores: scores of all methods, if they were wanted.
       stages: the cascading randomisation of each method.
       near: the nearest training images of the first `MOST_SHOWN` images.
       looked: how many training images were looked at for them, and how many there are.
@@ -178,7 +178,7 @@ def as_seen(pixels: Num[np.ndarray, "n h w c"], answers: Answers, rows: slice) -
 
 
 def _checked(subject: Subject, given: Given, wish: Wish) -> dict[str, dict[str, Any]]:
-    """The arguments of each method; mistakes are told before anything is computed."""
+    """The arguments of each method; mistakes are reported before anything is computed."""
     if wish.neighbours:
         alike.check(subject, "--neighbours")
     if wish.feature_map:

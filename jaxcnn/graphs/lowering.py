@@ -41,9 +41,9 @@ def lower(
     """The graph of a function of images, for any batch size.
 
     Args:
-      function: of one array and `variables`, with one array as its result.
+      function: a function of one array and `variables`, with one array as its result.
       image: shape and type of one image.
-      name: of the input in the graph.
+      name: name of the input in the graph.
       variables: arrays that may be traced; then the constants of the graph that depend on them are, too.
 
     Raises:

@@ -5,8 +5,8 @@ take longer than loading. Here the key is what tracing depends on: the sources o
 it uses, JAX's settings, the processor and the arguments. Code replaced in a running process (by a notebook or a test)
 is not part of this key, so only commands enable this cache, by `keep`. It is for CPUs of one process only.
 
-The key finds the name of a program, which is a digest of the lowered program. So if a change of the sources does not
-affect a program, the old program is used after it was traced and lowered once.
+Under this key lies the name of the program, which is a digest of the lowered program. So if a change of the sources
+does not affect a program, the old program is used after it was traced and lowered once.
 
 JAX's cache stays behind this one. A program that JAX had, on disk or in this process, is not written here. An
 executable that was deserialised cannot be serialised again: XLA:CPU (jaxlib 0.10) drops its functions, and calling it

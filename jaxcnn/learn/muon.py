@@ -68,7 +68,7 @@ def orthogonalize(kernel: Kernel, steps: int) -> Kernel:
     Newton-Schulz: each step applies an odd polynomial of degree 5 to the singular values. After few steps, small ones
     are still smaller. `X = steps(X / norm)` needs only matrix products. On CPU, those of long matrices are
     applied to the product of X with its transpose (`_by_gram`), where X is `LARGE` enough to gain; on a GPU, whose
-    products round float32 to fewer bits, the rounding of such a product would decide small singular values.
+    products round float32 to fewer bits, the rounding of such a product would dominate small singular values.
     """
     return _as_kernel(_orthogonal(_as_wide(kernel), steps), kernel)
 

@@ -26,7 +26,7 @@ def learning_rate_factor(
     run). `cosine` is without restarts, `restarts` with them (Loshchilov & Hutter 2016, arXiv 1608.03983); `onecycle`
     rises linearly from 1/25 and falls linearly (Smith & Topin 2017, arXiv 1708.07120). `trapezoid` is constant, with a
     linear fall at its end (Zhai et al. 2022, arXiv 2106.04560; "warmup-stable-decay" in Hu et al. 2024, arXiv
-    2404.06395). `plateau` is constant here: what lowers it is in the state (`jaxcnn.train.plateau`).
+    2404.06395). `plateau` is constant here; the factor that lowers it is in the state (`jaxcnn.train.plateau`).
     """
     unit = steps_per_epoch if schedule.unit == "epochs" else 1.0
     warmup = min(round(schedule.warmup * unit), total_steps)

@@ -55,7 +55,7 @@ def _promised(archive: zipfile.ZipFile, name: str, member: zipfile.ZipInfo) -> i
     """The bytes of an array by its header.
 
     Raises:
-      ValueError: the file cannot have so many.
+      ValueError: the header states more than the file has, or is of an unknown version.
     """
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)

@@ -85,8 +85,8 @@ class Airbench(_Whitened):
 
     GELU (exact), BatchNorm without scales, convolutions without biases, initialised as partial identities. The logits
     are divided by the number of inputs of the dense layer, which has no bias. 1,971,640 parameters for 3 channels and
-    10 classes, 288 of them in the frozen whitening kernel. Images must have at least 9x9 pixels; of those below
-    25x25, the last max-pool takes what is left. Dropout precedes the dense layer.
+    10 classes, 288 of them in the frozen whitening kernel. Images must have at least 9x9 pixels; for images below
+    25x25, the last max-pool covers the pixels that remain. Dropout precedes the dense layer.
     """
 
     @nn.compact

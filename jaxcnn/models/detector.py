@@ -44,7 +44,7 @@ class Detector(Network):
 
     At each point (`box_geometry.points`) it predicts left, top, right, bottom of a box in pixels, and a logit of each
     class: [b, a, 4 + k]. The centre of the box is an offset from the point, and its sides are powers of e, both in
-    strides. With `model.box_bins` the distances of its sides from the point are distributions over so many bins
+    strides. With `model.box_bins` the distances of its sides from the point are distributions over this many bins
     (`jaxcnn.tasks.side_bins`), whose logits follow: [b, a, 4 + k + 4 * bins].
     """
 
@@ -101,7 +101,7 @@ class Head(nn.Module):
 
     Attributes:
       classes: number of classes.
-      channels: of the towers.
+      channels: number of channels of the towers.
       dropout, norm, axis_name, dtype: as in `Network`.
       numbers: numbers for each box.
     """

@@ -39,24 +39,24 @@ class Numbers:
 
     Attributes:
       sizes: sides of the anchors of each level, pixels.
-      before: proposals of a level before suppression, in training and in evaluation.
+      before_suppression: proposals of a level before suppression, in training and in evaluation.
       proposals: proposals of an image, in training and in evaluation.
-      judged: anchors of an image sampled for the loss of the first stage; at most half of them have an object.
-      taken: proposals of an image sampled for the loss of the second stage.
+      anchors_sampled: anchors of an image sampled for the loss of the first stage; at most half have an object.
+      proposals_sampled: proposals of an image sampled for the loss of the second stage.
       share: largest share of these that have an object.
     """
 
     sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)
-    before: tuple[int, int] = (2000, 1000)
+    before_suppression: tuple[int, int] = (2000, 1000)
     proposals: tuple[int, int] = (2000, 1000)
-    judged: int = 256
-    taken: int = 512
+    anchors_sampled: int = 256
+    proposals_sampled: int = 512
     share: float = 0.25
 
     @property
     def with_object(self) -> int:
         """The largest number of proposals of an image that learn an object."""
-        return int(self.taken * self.share)
+        return int(self.proposals_sampled * self.share)
 
 
 FEW = Numbers((8.0, 16.0, 32.0, 64.0, 128.0), (128, 128), (64, 64), 64, 32)  # for "faster_rcnn_cnn" and "mask_rcnn_cnn"
@@ -82,7 +82,7 @@ class FasterRCNN(Network):
     (the number of the true box) and "anchor_positive", or "true" and "positive". Otherwise there are also "found"
     [b, f, 4], its "scores" and its "label".
 
-    A network that tells more of an object adds it by `learnt_within` and `found_within`.
+    A network with more outputs for an object adds them in `learnt_within` and `found_within`.
 
     Attributes:
       most_found: f.
@@ -109,7 +109,7 @@ class FasterRCNN(Network):
         levels = anchors(sides, [(each.shape[1], each.shape[2]) for each in pyramid], numbers.sizes)
         logits, told = self._first_stage(pyramid)
         learns = train and target is not None
-        before, after = (each[0 if train else 1] for each in (numbers.before, numbers.proposals))
+        before, after = (each[0 if train else 1] for each in (numbers.before_suppression, numbers.proposals))
         given = jax.vmap(lambda a, b: proposed(a, b, levels, sides, before, after))(logits, told)
         answer = {"anchor_logits": jnp.concatenate(logits, axis=1), "anchor_told": jnp.concatenate(told, axis=1)}
         every = jnp.asarray(np.concatenate(levels), answer["anchor_told"].dtype)
@@ -171,7 +171,7 @@ class FasterRCNN(Network):
         return [*made, made[-1][:, ::2, ::2]]
 
     def _first_stage(self, pyramid: list[Images]) -> tuple[list[Array], list[Array]]:
-        """For each level, the logits of anchors that they have an object, [b, a], and encoded boxes, [b, a, 4]."""
+        """The logits of anchors that they have an object, [b, a], and encoded boxes, [b, a, 4], of each level."""
         wide = at_least_float32(pyramid[0])
         ends: dict[str, Any] = {"dtype": wide, "kernel_init": classifier_normal}
         conv = Conv(pyramid[0].shape[-1], 3, 1, 1, dtype=self.dtype, kernel_init=classifier_normal, name="anchor_conv")
@@ -206,7 +206,7 @@ def _anchors_to_learn(
 ) -> dict[str, Array]:
     """The sampled anchors of one image for the loss of the first stage, with the outputs for them and their targets."""
     found = match_anchors(answer["anchors"], target)
-    place, used = chosen(found, order, numbers.judged, 0.5)
+    place, used = chosen(found, order, numbers.anchors_sampled, 0.5)
     learnt = {name: array[place] for name, array in answer.items()}
     return learnt | {
         "anchor_valid": used,
@@ -221,6 +221,6 @@ def _to_learn(given: Proposals, target: Any, order: Float[Array, " a"], numbers:
     boxes = jnp.concatenate([given.boxes, target["boxes"].astype(given.boxes.dtype)])
     usable = jnp.concatenate([given.valid, real])
     found = match_proposals(boxes, usable, target)
-    place, used = chosen(found, order, numbers.taken, numbers.share)
+    place, used = chosen(found, order, numbers.proposals_sampled, numbers.share)
     kept = jnp.where(used[:, None], boxes[place], 0.0)
     return {"boxes": kept, "valid": used, "true": found.box[place], "positive": found.positive[place] & used}

@@ -171,7 +171,7 @@ def _both_axes(matrix: Matrix, kernel: Float[Array, "q q c o"]) -> list[KernelRo
 
 
 def _strided(x: Array, axis: int, starts: int, count: int, stride: int, before: int) -> list[Array]:
-    """For each of the first `starts` places along an axis, `count` values of `x` from there, `stride` apart.
+    """The `count` values of `x`, `stride` apart, from each of the first `starts` places along an axis.
 
     The first place is `before` places in front of `x`; values in front of `x` and behind it are zeros.
     """

@@ -81,7 +81,7 @@ def _of_family(family: Family) -> Table | None:
 
 
 def _most_taken(whole: Confusion) -> list[tuple[int, float]]:
-    """For each class the other one that it was most often taken for, background aside, and its share of objects."""
+    """The class that each class was most often taken for, background aside, and its share of the objects."""
     last = whole.classes - 1
     table = whole.dense()[:last, :last].astype(float)
     np.fill_diagonal(table, 0)
@@ -110,8 +110,7 @@ def _share(of: float) -> Cell:
 
 
 def curves(run: Run) -> dict[str, dict[str, np.ndarray]]:
-    """Precision over recall in the test of a run: "mean" by overlap, "by_class" by name; only the curves that are
-    sound."""
+    """The sound curves of precision over recall in the test of a run: "mean" by overlap, "by_class" by name."""
     test = run.test or {}
     told = test.get("mask_curves" if run.headline.name.startswith("mask_") else "curves")
     found: dict[str, dict[str, np.ndarray]] = {"mean": {}, "by_class": {}}

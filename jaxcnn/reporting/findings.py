@@ -59,7 +59,7 @@ class Effect:
     """Settings that differ in one key only, as lines over its values.
 
     Attributes:
-      lines: for each line, (text on the other keys, settings in ascending order of the value).
+      lines: (text on the other keys, settings in ascending order of the value) of each line.
     """
 
     key: str
@@ -246,8 +246,7 @@ def _is_number(of: Any) -> bool:
 
 
 def _fronts(families: list[Family]) -> list[dict[str, Any]]:
-    """The settings of each data set, machine and headline figure by training time and this figure on validation, and
-    which of them no other one beats in both."""
+    """The settings of each data set, machine and headline figure, and the front of training time and validation."""
     places: dict[tuple[str, str, Headline], list[Setting]] = {}
     for family in families:
         for setting in family.settings:

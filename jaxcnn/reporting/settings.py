@@ -167,9 +167,7 @@ def validation_figure(run: Run) -> float | None:
 
 
 def test_figure(run: Run, prefix: str = "") -> float | None:
-    """The headline figure of the test, of the moving average if the run has one; `prefix` "tta_": with test-time
-    augmentation.
-    """
+    """The headline figure of the test, of the average if there is one; prefix "tta_": with test-time augmentation."""
     summary = run.summary or {}
     name = str(summary.get("headline") or run.headline.name).replace(run.headline.name, f"{prefix}{run.headline.name}")
     return (summary.get("test") or {}).get(name)

@@ -21,8 +21,7 @@ def live(setting: Setting) -> float | None:
 
 
 def fronts(families: Sequence[Family]) -> list[dict[str, Any]]:
-    """The settings of each data set and headline figure with a pruned network by size and validation, and those on
-    the front."""
+    """The settings of each data set and headline figure with a pruned network, and the front of size and validation."""
     places: dict[tuple[str, Headline], list[Setting]] = {}
     for family in families:
         for setting in family.settings:

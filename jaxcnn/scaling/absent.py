@@ -25,7 +25,7 @@ def simulate(
       machine: the machine to compile for.
       wanted: configs of the networks; their batch is that of one device.
       utilisation: see `predict.predict`.
-      step_seconds: for each network, seconds measured on one device, or None.
+      step_seconds: seconds of a step measured on one device, for each network, or None.
       say: called with a text for each compiled network.
 
     Returns:

@@ -37,22 +37,22 @@ NETWORK = chosen.define()
 FILE = command.define_path(
     "file", "", "Answer by this file of jaxcnn.export or jaxcnn.compress, in place of the run; without --workdir alone."
 )
-RUNTIME = flags.DEFINE_enum("runtime", "onnxruntime", ["onnxruntime", "jax"], "Of files of ONNX.")
+RUNTIME = flags.DEFINE_enum("runtime", "onnxruntime", ["onnxruntime", "jax"], "Runtime for files of ONNX.")
 HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0: all, which lets others in.")
 PORT = flags.DEFINE_integer("port", 8000, "Port; 0: a free one.", lower_bound=0, upper_bound=models.MOST_PORT)
-MOST = flags.DEFINE_integer("batch", 32, "Most images in a batch.", lower_bound=1, upper_bound=models.MOST_BATCH)
-WAIT = flags.DEFINE_float("max_wait_ms", 2.0, "Most milliseconds that an image waits for others.", lower_bound=0.0)
+MOST = flags.DEFINE_integer("batch", 32, "Largest batch, images.", lower_bound=1, upper_bound=models.MOST_BATCH)
+WAIT = flags.DEFINE_float("max_wait_ms", 2.0, "Longest time that an image waits for others, ms.", lower_bound=0.0)
 MODELS = flags.DEFINE_multi_string("model", [], "A network beside --workdir: <name>=<folder of a run>; repeatable.")
-REQUESTS = flags.DEFINE_integer("max_requests", 256, "Most images under way at once, in all requests.", lower_bound=1)
-BYTES = flags.DEFINE_float("max_mib", 16.0, "Most MiB of an image.", lower_bound=0.001)
-MEGAPIXELS = flags.DEFINE_float("max_megapixels", 50.0, "Most megapixels of an image.", lower_bound=0.001)
+REQUESTS = flags.DEFINE_integer("max_requests", 256, "Maximum number of images under way at once.", lower_bound=1)
+BYTES = flags.DEFINE_float("max_mib", 16.0, "Maximum size of an image, MiB.", lower_bound=0.001)
+MEGAPIXELS = flags.DEFINE_float("max_megapixels", 50.0, "Maximum size of an image, megapixels.", lower_bound=0.001)
 SECONDS = flags.DEFINE_float("body_seconds", 10.0, "Seconds in which a request must arrive.", lower_bound=0.01)
 DEADLINE = flags.DEFINE_float(
-    "deadline_ms", 0.0, "Most ms from a whole request to its answer; 0: any.", lower_bound=0.0
+    "deadline_ms", 0.0, "Longest time from a whole request to its answer, ms; 0: any.", lower_bound=0.0
 )
-IMAGES = flags.DEFINE_integer("max_images", 64, "Most images in a request.", lower_bound=1)
-WHOLE = flags.DEFINE_float("max_request_mib", 64.0, "Most MiB of a request of many images.", lower_bound=0.001)
-LOG = flags.DEFINE_enum("log", "", ["", "json"], "Tell each request for answers on standard output, as a line of JSON.")
+IMAGES = flags.DEFINE_integer("max_images", 64, "Maximum number of images in a request.", lower_bound=1)
+WHOLE = flags.DEFINE_float("max_request_mib", 64.0, "Maximum size of a request of many images, MiB.", lower_bound=0.001)
+LOG = flags.DEFINE_enum("log", "", ["", "json"], "Write a line of JSON for each request to standard output.")
 TOKEN = "JAXCNN_SERVE_TOKEN"
 SWITCH_SECONDS = 0.0005  # between switches of threads: many refusals would otherwise slow down admitted images
 

@@ -80,7 +80,7 @@ class Held:
         """Take `places` places in total.
 
         Raises:
-          Busy: not so many are free.
+          Busy: too few are free.
         """
         bound, more = self._bound, places - self.places
         if more <= 0:

@@ -76,8 +76,9 @@ async def received(request: "Request", limits: Limits, held: Held) -> Sent:
     """The images of a request, which takes one place for each image and for each `limits.body` bytes.
 
     Raises:
-      Refused: the request has another content type, is too large, too many or too slow, or is not the form it claims.
-      Busy: not so many places are free.
+      Refused: the request has another content type, is too large, has too many images, is too slow, or is not the form
+        that it claims.
+      Busy: too few places are free.
     """
     kind = kind_of(request.headers)
     length = request.headers.get("content-length", "0")
@@ -175,7 +176,7 @@ class Form:
 
         Raises:
           Refused: the form is too large or malformed.
-          Busy: not so many places are free.
+          Busy: too few places are free.
         """
         if size > self._limits.whole:
             raise _too_large(FORM, self._limits)

@@ -1,4 +1,4 @@
-"""What a sweep may be told by name; the command and `jaxcnn.sweep` take the same."""
+"""The names of samplers, pruners and engines that a sweep accepts, in the command and in `jaxcnn.sweep`."""
 
 PLANNED = ("grid", "random")  # samplers whose trials are all known beforehand
 SAMPLERS = (*PLANNED, "tpe", "cmaes", "nsga2", "nsga3", "gp")

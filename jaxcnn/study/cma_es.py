@@ -32,7 +32,7 @@ class CmaEs(optuna.samplers.BaseSampler):
     """Draws numbers by CMA-ES, and other values at random.
 
     Args:
-      seed: of this trial.
+      seed: seed of this trial.
     """
 
     def __init__(self, seed: int):

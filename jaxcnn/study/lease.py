@@ -26,7 +26,7 @@ class Lease:
       overrides: overrides of the config, without the seed.
       seed: seed of the run.
       program: key of the compiled program, equal for trials that share it; empty if unknown.
-      gone_on: whether the trial was started before.
+      resumed: whether the trial was started before.
       first: the ended trial that this one repeats, and whose outcome it takes over; None: it must be trained.
       lock: lock on its folder.
       parent: number of the trial whose weights it starts from; None: none.
@@ -37,7 +37,7 @@ class Lease:
     overrides: spec.Overrides
     seed: int
     program: str
-    gone_on: bool
+    resumed: bool
     lock: files.Lock
     first: FrozenTrial | None = None
     parent: int | None = None

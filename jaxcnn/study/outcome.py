@@ -120,9 +120,7 @@ def summarize(folder: pathlib.Path, definition: Definition, board: Board, study:
 
 
 def ranking(board: Board) -> list[str]:
-    """The settings of a sweep by the mean of the headline figure over seeds and folds, the best first; none if it has
-    one.
-    """
+    """The settings of a sweep, best first by mean headline figure over seeds and folds; none if it has only one."""
     figure = board.figure
     found: dict[str, dict[tuple[int, Any], float]] = {}
     for trial in board.trials:

@@ -23,7 +23,7 @@ from jaxcnn.study.choices import PLANNED
 from jaxcnn.study.cma_es import CmaEs
 from jaxcnn.study.folder import Definition
 
-DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql"}  # defaults for URLs without a driver
+DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql"}  # defaults for URLs without a driver, by extra of the package
 JOURNAL = "journal:"
 # Options in a URL that tell no secret; others may, and each driver has its own.
 HARMLESS = (
@@ -72,9 +72,10 @@ def open_storage(url: str, heartbeat: int) -> optuna.storages.BaseStorage:
             )
         )
     except ImportError as error:
-        driver = parsed.get_driver_name()
+        driver, database = parsed.get_driver_name(), parsed.get_backend_name()
+        brings = f"'jaxcnn[{database}]'" if DRIVERS.get(database) == driver else driver
         raise UserError(
-            f"--storage={_public(parsed)} needs the driver {driver!r}, which is not installed: pip install {driver}"
+            f"--storage={_public(parsed)} needs the driver {driver!r}, which is not installed: pip install {brings}"
         ) from error
     except (sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:  # the second: tables of another Optuna
         reason = str(getattr(error, "orig", error)).strip().splitlines() or [type(error).__name__]
@@ -157,9 +158,9 @@ def check_sampler(name: str) -> None:
     Raises:
       UserError: the package is missing.
     """
-    package = {"gp": "torch", "cmaes": "cmaes"}.get(name)
+    package, extra = {"gp": ("torch", "gp"), "cmaes": ("cmaes", "sweep")}.get(name, ("", ""))
     if package and importlib.util.find_spec(package) is None:
-        raise UserError(f"--sampler={name} needs {package}, which is not installed: pip install {package}")
+        raise UserError(f"--sampler={name} needs {package}, which is not installed: pip install 'jaxcnn[{extra}]'")
 
 
 def make_sampler(name: str, seed: int, generation: int = 0) -> optuna.samplers.BaseSampler:

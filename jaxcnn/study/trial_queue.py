@@ -30,7 +30,7 @@ from jaxcnn.study.lease import Lease, Nothing
 from jaxcnn.study.repeats import Repeats
 from jaxcnn.study.repeats import number as number_of
 
-MAX_LOSSES = 10  # after so many lost workers at one step, the trial itself is considered the cause
+MAX_LOSSES = 10  # lost workers at one step after which the trial itself is considered the cause
 SILENT_BEATS = 2  # missed heartbeats after which a worker counts as gone, as in Optuna's own stores
 
 
@@ -194,7 +194,7 @@ class TrialQueue:
             overrides={key: value for key, value in attributes["overrides"].items() if key != spec.SEED},
             seed=attributes["seed"],
             program=attributes.get("program", ""),
-            gone_on=files.trial_folder(self.folder, number_of(trial)).joinpath(files.TRIAL).exists(),
+            resumed=files.trial_folder(self.folder, number_of(trial)).joinpath(files.TRIAL).exists(),
             lock=lock,
             first=first if first is not None and first.state.is_finished() else None,
             parent=attributes.get("parent"),

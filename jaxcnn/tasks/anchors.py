@@ -40,7 +40,7 @@ def anchors(
     Args:
       sides: height and width of the images.
       maps: height and width of the map of each level.
-      sizes: for each level, the side in pixels of the square that has the same area as its anchors.
+      sizes: side in pixels of the square that has the same area as the anchors of a level, for each level.
     """
     levels = []
     roots = np.sqrt(np.array(RATIOS, np.float32))

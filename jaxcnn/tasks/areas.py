@@ -33,8 +33,9 @@ def auroc(scores: np.ndarray, own: np.ndarray) -> tuple[float | None, list[float
 def figures(scores: Float[np.ndarray, "n k"], wanted: Bool[np.ndarray, "n k"], names: Sequence[str]) -> dict[str, Any]:
     """The figures `NAMES` of labels of which an example may have several, as JSON.
 
-    The interval of the mean over labels knows that these are of the same examples: DeLong's covariance. Labels that no
-    example has, or all have, are left out of the mean; an interval of the mean needs one of each of its labels.
+    The interval of the mean over labels uses DeLong's covariance, because all labels belong to the same examples.
+    Labels that no example has, or all have, are left out of the mean; an interval of the mean needs one of each of its
+    labels.
 
     Args:
       scores: larger for more probable.

@@ -65,7 +65,7 @@ class Binned:
         }
 
     def _from_the_highest(self) -> list[tuple[Int64[np.ndarray, " b"], Float[np.ndarray, " b"]]]:
-        """For each class, the images with it and all images, up to each bin from the highest probability down."""
+        """The images with each class and all images, up to each bin from the highest probability down."""
         return [
             (np.cumsum(right[::-1]), np.cumsum(count[::-1]))
             for right, count in zip(self._right, self._all, strict=True)

@@ -19,7 +19,7 @@ class Limited(Protocol):
     """A collector that keeps outputs, and can do with fewer."""
 
     def limit(self, most: int) -> None:
-        """Keep at most so many numbers of outputs, or of counts in their place; figures that need more are left out."""
+        """Keep at most `most` numbers of outputs, or of counts in their place; figures that need more are left out."""
         ...
 
 

@@ -126,7 +126,7 @@ def in_top_k(logits: Float32[ArrayLike, "b classes"], label: Int32[ArrayLike, " 
 
 
 def hits(logits: Outputs, target: Mixed, k: int) -> OfEach:
-    """For each example, the total share of its labels that are among the k largest logits."""
+    """The total share of each example's labels that are among the k largest logits."""
     first = in_top_k(logits, target.label, k) * target.share
     return first + in_top_k(logits, target.other, k) * (1.0 - target.share)
 
@@ -227,7 +227,7 @@ class Guesses:
                 self._logits = None
 
     def limit(self, most: int) -> None:
-        """As in `by_group.Limited`: at most so many logits are kept."""
+        """As in `by_group.Limited`: at most `most` logits are kept."""
         self._most = max(1, most)
 
     def fitted(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ MOST_FAULTY = 24  # images kept of each kind of fault, where answers are found f
 
 
 def fits(task: Task, examples: int, most: float = MOST) -> bool:
-    """Whether the outputs of so many examples are kept."""
+    """Whether the outputs of that many examples are kept: at most `most` numbers, and no answers that must be found."""
     return task.finds is None and examples * task.targets.outputs <= most
 
 

@@ -51,9 +51,9 @@ class Judged:
     """The match of each found and each annotated object.
 
     Attributes:
-      of_found: for each found object the number of its annotated one; NONE if it is false, IGNORED if it lies in a
-        crowd of its class.
-      of_true: for each annotated object the number of its found one; NONE if it was missed, IGNORED if it is a crowd.
+      of_found: number of the annotated object of each found one; NONE if it is false, IGNORED if it lies in a crowd of
+        its class.
+      of_true: number of the found object of each annotated one; NONE if it was missed, IGNORED if it is a crowd.
     """
 
     of_found: Int64[np.ndarray, " f"]

@@ -276,7 +276,7 @@ class Probabilities:
             self._parts = []
 
     def limit(self, most: int) -> None:
-        """As in `by_group.Limited`: at most so many probabilities or counts are kept."""
+        """As in `by_group.Limited`: at most `most` probabilities or counts are kept."""
         self._most = max(1, most)
 
     def _all(self) -> tuple[np.ndarray, np.ndarray]:

@@ -31,7 +31,7 @@ def losses(
     """The cross-entropies of each point, in nats: of its objectness and, where it has a box, of its classes.
 
     Args:
-      logits: of the classes.
+      logits: logits of the classes.
       objectness: logits of an object.
       wanted: the target of each class at a point with a box: the overlap for the class of its box, 0 for the others.
       positive: whether a point has a box, which is the target of its objectness.

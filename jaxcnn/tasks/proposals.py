@@ -48,8 +48,8 @@ def proposed(
     """The proposals of one image; no gradient flows through them.
 
     Args:
-      logits: for each level, the logit of each anchor that it has an object.
-      told: for each level, the encoded box of each anchor (`anchors.encoded`).
+      logits: logit of each anchor that it has an object, by level.
+      told: encoded box of each anchor (`anchors.encoded`), by level.
       anchors: anchors of each level.
       sides: height and width of the image.
       before: number of the best boxes of each level, which then go through suppression level by level.

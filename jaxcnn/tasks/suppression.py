@@ -60,8 +60,8 @@ def standing(
     (`jaxcnn.graphs.of_objects`).
 
     Args:
-      boxes: by falling scores.
-      scores: of any range.
+      boxes: boxes by falling scores.
+      scores: scores of any range.
       most_overlap: as for `survivors`.
       least: score below which no box stands; it then hides no other.
     """

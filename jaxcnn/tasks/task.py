@@ -281,7 +281,7 @@ class FindingMaps(Finding, Protocol):
     """Finds a map: an answer for each pixel."""
 
     def over_image(self, outputs: Any) -> Any:
-        """One number for each class over the whole image, [b, k], for methods that explain what the number rests on."""
+        """One number for each class over the whole image, [b, k], for methods that explain this number."""
         ...
 
 

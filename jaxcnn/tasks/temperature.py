@@ -9,7 +9,7 @@ from jaxcnn.tasks.task import Facts
 
 
 def temperature_of(fitted: Facts) -> float:
-    """The temperature that divides logits before their probabilities are told; 1 if none was fitted.
+    """The temperature that divides the logits before probabilities are reported; 1 if none was fitted.
 
     Also 1 if thresholds were fitted: these are for the probabilities without a temperature.
     """

@@ -127,7 +127,7 @@ def lay_out(
 
     Args:
       made: the images and their targets.
-      captions: the targets in words of so many letters.
+      captions: gives the targets in words, with at most as many letters as it is given.
       mixed: whether images are mixed; then each has a caption.
       title: lines above the images.
       drawn: draws a target into its image (`jaxcnn.tasks.moving.Movable.drawn`), if that is wanted.

@@ -170,15 +170,15 @@ def read(path: pathlib.Path) -> Features:
 def nearest(
     queries: Rows, among: Rows, count: int, left_out: Sequence[Sequence[int]] = ()
 ) -> tuple[list[Int[np.ndarray, " m"]], list[Float[np.ndarray, " m"]]]:
-    """For each query, the indices of its nearest rows by cosine similarity, nearest first, and these similarities.
+    """The indices of the nearest rows of each query by cosine similarity, nearest first, and these similarities.
 
     Of equally similar rows, the first one counts as nearer. A row of zeros is similar to nothing (0).
 
     Args:
       queries: features.
       among: the rows that are looked at.
-      count: of nearest rows; m is less if there are fewer.
-      left_out: for each query, the indices of rows that are not looked at; empty: all are.
+      count: number of nearest rows; m is less if there are fewer.
+      left_out: indices of rows that are not looked at, for each query; empty: all are.
     """
     directions = _directions(among)
     places: list[Int[np.ndarray, " m"]] = []

@@ -35,15 +35,15 @@ class Stopped(KeyboardInterrupt):
 
 
 class Interrupted(Exception):
-    """A run was asked to stop; it is resumable."""
+    """A run has stopped on request; it is resumable."""
 
 
 class Interrupts:
     """Tells whether a run has to stop, and in which phase it is.
 
     Args:
-      asked: called between steps and between batches of an evaluation, in the training thread; once it returns true,
-        the run saves a checkpoint and stops.
+      stop_requested: called between steps and between batches of an evaluation, in the training thread; once it
+        returns true, the run saves a checkpoint and stops.
       cluster: see the attribute.
 
     Attributes:
@@ -53,10 +53,10 @@ class Interrupts:
       leaving: called before the process exits while nothing needs saving; only commands call it.
       cluster: the processes of the run; if there are several, all stop at the same step.
       grace_seconds: seconds that a run may take to stop; only commands enforce this.
-      received: what asked the run to stop, in one or two words; None if nothing did.
+      received: the reason to stop, in one or two words, such as a signal; None if there is none.
     """
 
-    def __init__(self, asked: Callable[[], bool] = lambda: False, cluster: Cluster | None = None) -> None:
+    def __init__(self, stop_requested: Callable[[], bool] = lambda: False, cluster: Cluster | None = None) -> None:
         self.cluster = cluster or Cluster()
         self.phase = "start"
         self.where = "the same call starts it again"
@@ -64,7 +64,7 @@ class Interrupts:
         self.received: str | None = None
         self.leaving: Callable[[], None] | None = None
         self._abandoned = False  # by a second interrupt, while the run hung
-        self._asked = asked
+        self._stop_requested = stop_requested
         self._sent: Callable[[], list[Any]] | None = None
 
     def enter(self, phase: str) -> None:
@@ -104,7 +104,7 @@ class Interrupts:
 
     def is_asked(self) -> bool:
         """Whether this process knows that it has to stop; then `received` says why."""
-        if self.received is None and self._asked():
+        if self.received is None and self._stop_requested():
             self.received = "stop requested"
         return self.received is not None
 

@@ -39,7 +39,7 @@ def of(facts: Mapping[str, Any], where: str, arrays: Arrays = lambda spec: {}) -
     """The network of a file, on one device.
 
     Args:
-      facts: of the file, parsed.
+      facts: the facts of the file, parsed.
       where: the file, for messages.
       arrays: makes its variables; by default it has none, because the file itself answers.
 

@@ -76,12 +76,11 @@ def predict(
     skip_unreadable: bool,
     answer: Callable[[np.ndarray], list[dict[str, Any]]] | None = None,
 ) -> list[dict[str, Any]]:
-    """The file of each image and the answer of the task; for classification
-    `{"file", "label", "probability", "top": [...]}`, the most probable classes.
+    """The file of each image with the task's answer, in the order of `paths`.
 
-    Results are in the order of `paths`. Images are resized as for training. With `skip_unreadable`, an image that
-    cannot be read has an "error" in place of the labels. `answer` answers for images, such as those of an ensemble;
-    None: the network alone.
+    For classification, these are the most probable classes: `{"file", "label", "probability", "top": [...]}`. Images
+    are resized as for training. With `skip_unreadable`, an image that cannot be read has an "error" in place of the
+    labels. `answer` answers for images, such as those of an ensemble; None: the network alone.
 
     Raises:
       UserError: an image cannot be read, or does not have the channels and the type of values of the network's images.

@@ -37,11 +37,11 @@ class Item:
     """An image on the page.
 
     Attributes:
-      name: of its file.
+      name: name of its file.
       image: RGB; None if it could not be read.
       answer: in words; of an image that could not be read, why.
       marks: what was found in it.
-      likely: for tasks that answer for the whole image, the most probable classes with their probabilities.
+      likely: the most probable classes with their probabilities, for tasks that answer for the whole image.
     """
 
     name: str

@@ -107,7 +107,7 @@ def fitted(found: Setup, state: State, constants: Constants, say: Callable[[str]
 
 
 def _counted(task: Task, train: Split) -> tuple[np.ndarray | None, np.ndarray | float]:
-    """The weights of the training examples [n], None if all are 1, and what is taken from the biases [k]."""
+    """The weights of the training examples [n], None if all are 1, and the amount subtracted from the biases [k]."""
     counts = np.bincount(train.targets, minlength=len(train.class_names))
     of_each = weights_of(train)
     if weights.is_weighted(task):
@@ -135,7 +135,7 @@ def choose(
       classes: k.
       penalties: each fit starts from the one before.
       of_each: weights of the training images; None: all count alike.
-      less: what is taken from the biases of every fit.
+      less: amount subtracted from the biases of every fit.
     """
     mean, std = _moments(values)
     std = np.where(std > 1e-6 * max(std.max(), 1e-30), std, 1)  # a constant feature is left as it is
@@ -171,7 +171,7 @@ def logistic(
       values: features.
       labels: classes.
       classes: k.
-      penalty: of half the squared norm of the kernel.
+      penalty: factor of half the squared norm of the kernel.
       start: kernel and bias to begin with; None: 0.
       moments: mean and deviation of each feature; the kernel is for features of mean 0 and deviation 1. None: of
         features as they are.

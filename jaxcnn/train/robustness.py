@@ -1,4 +1,4 @@
-"""Measures a trained network on damaged images, by human votes, and without images that are left out."""
+"""Measures a trained network on damaged images, against human votes, and with some images left out."""
 
 import dataclasses
 import pathlib

@@ -25,7 +25,7 @@ def wait(manager: Any, folder: pathlib.Path, alone: bool) -> None:
 
     Args:
       manager: saves into `folder`.
-      folder: of the checkpoints.
+      folder: folder of the checkpoints.
       alone: whether this process saves alone.
 
     Raises:

@@ -292,5 +292,5 @@ NAMINGS: dict[str, dict[str, _Find]] = {
     "lukemelas": {"efficientnet_lite0": _lukemelas},
     "yolox": dict.fromkeys(("csp_s", "csp_m", *YOLOX), _yolox),
 }
-# Epsilon of BatchNorm of the networks whose weights in the world are not trained with 1e-5: those of TensorFlow, YOLOX.
+# Epsilon of BatchNorm of the networks whose published weights were not trained with 1e-5: those of TensorFlow, YOLOX.
 EPSILONS = dict.fromkeys(("efficientnet_lite0", "yolo_csp_s", "yolo_csp_m", *YOLOX), 1e-3)

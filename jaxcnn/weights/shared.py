@@ -23,7 +23,7 @@ class Shared:
 
     Attributes:
       codebook: the values other than zero.
-      codes: for each weight the number of its value, from 1; 0 stands for zero.
+      codes: number of the value of each weight, from 1; 0 stands for zero.
     """
 
     codebook: Float32[np.ndarray, " values"]

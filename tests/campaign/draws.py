@@ -75,7 +75,7 @@ class Draw:
 
     Attributes:
       words: what it is.
-      flags: of the command.
+      flags: flags of the command.
       devices, processes: devices in each process.
       fine_tuned: whether it starts from the weights of another run.
       optimised: whether XLA optimises its programs, as for a user; compiling takes half the time without.

@@ -22,7 +22,7 @@ def page(outcomes: Sequence[dict[str, Any]], earlier: Sequence[dict[str, Any]] =
     """The page, in Markdown; of a trial that was made again with the same faults, the last outcome counts.
 
     Args:
-      outcomes: of trials.
+      outcomes: outcomes of trials.
       earlier: counts of pages whose outcomes were not kept (`tests.campaign.kept`).
     """
     last = {_trial(outcome): outcome for outcome in outcomes}

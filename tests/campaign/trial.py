@@ -30,7 +30,7 @@ class Asked:
     """What of all runs and faults is drawn.
 
     Attributes:
-      kinds: of faults.
+      kinds: kinds of faults.
       shapes: how many runs are drawn for a seed.
       phases: the only ones that are struck, where a fault can strike in them; empty: all.
       runs: words by which each run is described, also `draws.MOVED`.

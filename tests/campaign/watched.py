@@ -26,8 +26,8 @@ class Watched:
     """Processes with their outputs, which are read all the time.
 
     Args:
-      processes: of one start.
-      workdir: of the run.
+      processes: processes of one start.
+      workdir: workdir of the run.
       validations: the steps after which it is validated.
     """
 

@@ -81,7 +81,7 @@ class Hosts:
     """`count` hosts h1, h2, …, and a controller, host 0, on one network.
 
     Attributes:
-      folder: for daemons, and seen by all hosts.
+      folder: folder for daemons, which all hosts see.
     """
 
     def __init__(self, folder: pathlib.Path, count: int) -> None:

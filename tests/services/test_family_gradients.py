@@ -1,4 +1,4 @@
-"""The gradients of every network with weights in the world are those of its library, in float64."""
+"""The gradients of every network with published weights are those of its library, in float64."""
 
 import pytest
 
