@@ -7,6 +7,7 @@ from jaxcnn.config.fields_of_networks import Model, Norm
 from jaxcnn.config.open_names import Open
 from jaxcnn.config.ranges import AboveZero, AtLeast, AtMost, Count, Fraction, NonNegative, Positive
 
+OPTIMIZERS = ("sgd", "adam", "adamw", "lars", "lamb", "muon")
 SCHEDULES = ("constant", "cosine", "multistep", "linear", "onecycle", "restarts", "trapezoid", "plateau")
 
 
@@ -134,9 +135,7 @@ class Augment:
     small_sides: tuple[int, ...] = ()  # progressive resizing: sides of the first training images, pixels
     small_until: tuple[float, ...] = ()  # shares of the run at which each of small_sides ends; then evaluation's size
     sides: tuple[int, ...] = ()  # multi-scale training: each step draws the side of its images among these, pixels
-    shapes: tuple[
-        tuple[int, ...], ...
-    ] = ()  # boxes: (height, width) of batches of wide or tall images, multiples of 32
+    shapes: tuple[tuple[int, ...], ...] = ()  # boxes: (height, width) of batches of wide or tall ones, multiples of 32
     normalize_by: Literal["auto", "own", "imagenet", "given"] = (
         "auto"  # own: those of the training split; auto: those that the weights of config.init came with, else own
     )
@@ -158,9 +157,7 @@ class Augment:
 class Optim:
     """The optimiser and the loss. The fields marked (traced) are inputs of the compiled step, never constants."""
 
-    name: Annotated[str, Open("optimizers", ("sgd", "adam", "adamw", "lars", "lamb", "muon"))] = (
-        "sgd"  # the optimiser; those of optax by their name there, such as "optax:lion(b1=0.95)"
-    )
+    name: Annotated[str, Open("optimizers", OPTIMIZERS)] = "sgd"  # the optimiser; one of optax: "optax:lion(b1=0.95)"
     learning_rate: NonNegative = 0.1  # (traced) the schedule's peak
     momentum: Fraction = 0.9  # (traced) share of the last step's momentum that stays; beta1 for adam, adamw and lamb
     nesterov: bool = True  # sgd, lars and muon: Nesterov's momentum
