@@ -167,10 +167,10 @@ def test_a_box_is_explained_and_stays_the_explained_one(run, tmp_path):
     discs = subject.targets("disc", outputs)
     assert (subject.classes(discs) == 1).all()
     np.testing.assert_array_equal(outputs[range(3), discs], outputs.reshape(3, 21, 3)[:, :, 1].max(1))
-    wish = write.Wish(["gradcam"], score=True)
-    result = write.explained(subject, images, wish, lambda line: None)
+    request = write.Request(["gradcam"], score=True)
+    result = write.explained(subject, images, request, lambda line: None)
     assert result.found["gradcam"].layer == "neck_down0/bn" and result.found["gradcam"].maps.shape == (3, 32, 32)
-    write.write(subject, result, wish, tmp_path, "a detector")
+    write.write(subject, result, request, tmp_path, "a detector")
     with np.load(tmp_path / "maps.npz") as file:
         assert file["boxes"].shape == (3, 4) and set(file["target"]) <= {0, 1, 2}
     assert "Explained: the surest box." in (tmp_path / "index.html").read_text()

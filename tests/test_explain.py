@@ -267,9 +267,9 @@ def test_the_table_of_scores_has_mean_spread_and_number():
 def test_maps_scores_and_a_page_are_written(run, tmp_path):
     subject = run._subject
     images = given.of_split(subject, "test", 6, 0)
-    wish = write.Wish(["gradcam", "input_x_gradient"], target="label", score=True, randomise=True)
+    request = write.Request(["gradcam", "input_x_gradient"], target="label", score=True, randomise=True)
     told = []
-    files = write.write(subject, write.explained(subject, images, wish, told.append), wish, tmp_path, "a run")
+    files = write.write(subject, write.explained(subject, images, request, told.append), request, tmp_path, "a run")
     assert [file.name for file in files] == [
         "maps.npz",
         "scores.csv",
@@ -297,7 +297,7 @@ def test_maps_scores_and_a_page_are_written(run, tmp_path):
     assert text.count('class="card"') == 6 and "Grad-CAM" in text and "://" not in text
     assert len(list((tmp_path / "maps").glob("*.png"))) == 12
     (tmp_path / "maps" / "mine.png").write_bytes(b"")
-    fewer = write.Wish(["edges"])
+    fewer = write.Request(["edges"])
     less = write.explained(subject, given.of_split(subject, "test", 1, 0), fewer, told.append)
     files = write.write(subject, less, fewer, tmp_path, "a run")
     assert [file.name for file in files] == ["maps.npz", "figure.png", "figure.pdf", "index.html"]
@@ -307,10 +307,10 @@ def test_maps_scores_and_a_page_are_written(run, tmp_path):
 
 def test_images_are_scored_in_parts(run, monkeypatch):
     subject, some = run._subject, given.of_split(run._subject, "test", 3, 0)
-    wish = write.Wish(["gradient"], score=True)
-    whole = write.explained(subject, some, wish, lambda line: None).scores
+    request = write.Request(["gradient"], score=True)
+    whole = write.explained(subject, some, request, lambda line: None).scores
     monkeypatch.setattr("jaxcnn.explain.subject.BATCH", 2)
-    parts = write.explained(subject, some, wish, lambda line: None).scores
+    parts = write.explained(subject, some, request, lambda line: None).scores
     for name in ("deletion", "insertion"):  # the others have noise, which depends on the place in the part
         np.testing.assert_allclose(parts.of_each["gradient"][name], whole.of_each["gradient"][name], atol=1e-5)
     assert parts.of_each["gradient"]["sensitivity"].shape == (3,)
@@ -318,7 +318,7 @@ def test_images_are_scored_in_parts(run, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("wish", "said"),
+    ("fields", "said"),
     [
         ({"methods": ["edges"], "layer": "conv1"}, "--layer=conv1 is for class activation maps and attention"),
         ({"methods": ["edges"], "baseline": "black"}, "--baseline=black is for methods that hide pixels"),
@@ -326,18 +326,20 @@ def test_images_are_scored_in_parts(run, monkeypatch):
         ({"methods": ["edges", "rise"], "options": {"rise": {"cells": 0}}}, "rise.cells must be above 0, but is 0"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_computed(run, wish, said):
+def test_mistakes_are_told_before_anything_is_computed(run, fields, said):
     told = []
     with pytest.raises(UserError, match="^" + re.escape(said)):
-        write.explained(run._subject, given.of_split(run._subject, "test", 1, 0), write.Wish(**wish), told.append)
+        write.explained(run._subject, given.of_split(run._subject, "test", 1, 0), write.Request(**fields), told.append)
     assert not told
 
 
 def test_layers_drawn_anew_alone_have_a_table_and_a_panel_of_their_own(run, tmp_path):
     subject = run._subject
-    wish = write.Wish(["edges"], randomise=True, independent=True)
+    request = write.Request(["edges"], randomise=True, independent=True)
     images = given.of_split(subject, "test", 2, 0)
-    files = write.write(subject, write.explained(subject, images, wish, lambda line: None), wish, tmp_path, "a run")
+    files = write.write(
+        subject, write.explained(subject, images, request, lambda line: None), request, tmp_path, "a run"
+    )
     assert [file.name for file in files][1:4] == [
         "randomisation.csv", "randomisation_independent.csv", "randomisation.png"
     ]  # fmt: skip

@@ -35,8 +35,8 @@ def subject():
 
 
 def explained(subject, given, told=None, **fields):
-    wish = write.Wish(**{"methods": ["edges"], **fields})
-    return write.explained(subject, given, wish, [].append if told is None else told.append), wish
+    request = write.Request(**{"methods": ["edges"], **fields})
+    return write.explained(subject, given, request, [].append if told is None else told.append), request
 
 
 # Which output, and how probable
@@ -70,11 +70,11 @@ def test_probabilities_are_those_of_predictions_with_the_fitted_temperature():
 
 def test_files_of_others_are_neither_replaced_nor_removed(subject, tmp_path):
     (tmp_path / "curves.png").write_text("of a training")
-    found, wish = explained(subject, images())
-    write.write(subject, found, wish, tmp_path, "a run")
-    write.write(subject, found, wish, tmp_path, "a run")  # its own files are replaced
+    found, request = explained(subject, images())
+    write.write(subject, found, request, tmp_path, "a run")
+    write.write(subject, found, request, tmp_path, "a run")  # its own files are replaced
     assert (tmp_path / "curves.png").read_text() == "of a training"
-    scored = dataclasses.replace(wish, score=True)
+    scored = dataclasses.replace(request, score=True)
     with pytest.raises(UserError, match=r"curves\.png is there, and is not of python -m jaxcnn\.explain") as caught:
         write.explained(subject, images(), scored, print, folder=tmp_path)
     assert "\n" not in str(caught.value) and (tmp_path / "curves.png").is_file() and (tmp_path / "maps.npz").is_file()
@@ -92,9 +92,9 @@ def test_an_interruption_keeps_the_methods_that_are_done(subject, tmp_path, monk
 
     monkeypatch.setitem(methods.METHODS, "random", dataclasses.replace(methods.find("random"), call=stop))
     monkeypatch.setattr("jaxcnn.explain.subject.BATCH", 2)
-    given, wish = images(), write.Wish(["edges", "random"])
+    given, request = images(), write.Request(["edges", "random"])
     with pytest.raises(KeyboardInterrupt):
-        write.explained(subject, given, wish, [].append, folder=tmp_path)
+        write.explained(subject, given, request, [].append, folder=tmp_path)
     with np.load(tmp_path / "maps.npz") as file:
         np.testing.assert_array_equal(file["edges"], np.concatenate([
             subject.explain("edges", subject.normalised(given.read(rows)), np.zeros(rows.stop - rows.start, int)).maps
@@ -108,7 +108,7 @@ def test_images_are_read_some_at_a_time(subject, tmp_path, monkeypatch):
     sizes, pixels = [], small.split(COUNT)[0]
     monkeypatch.setattr("jaxcnn.explain.subject.BATCH", 2)
     given = images(read=lambda rows: sizes.append(rows.stop - rows.start) or pixels[rows])
-    write.explained(subject, given, write.Wish(["edges"]), [].append, folder=tmp_path)
+    write.explained(subject, given, write.Request(["edges"]), [].append, folder=tmp_path)
     assert max(sizes) == 2 and len(np.load(tmp_path / "maps.npz")["edges"]) == COUNT
 
 
@@ -189,7 +189,7 @@ def test_sums_are_told_with_their_share_of_the_change():
     np.testing.assert_allclose(found.gap, found.maps.sum((1, 2)) - change, atol=1e-4)
     np.testing.assert_allclose(found.relative_gap, found.gap / change, rtol=1e-3)
     told = []
-    result, wish = explained(subject, images(), told, methods=["lrp"])
+    result, request = explained(subject, images(), told, methods=["lrp"])
     assert told[0].startswith("lrp: 5 images, lost to biases ") and told[0].endswith(" % (median)")
     kept = subject.explain("lrp", subject.normalised(images().pixels), result.answers.target)
     np.testing.assert_allclose(kept.change, result.answers.outputs.max(1), atol=1e-5)
@@ -197,7 +197,7 @@ def test_sums_are_told_with_their_share_of_the_change():
         result.found["lrp"].relative_gap, kept.maps.sum((1, 2)) / kept.change - 1, rtol=1e-3, atol=1e-5
     )
     assert set(result.keeper.facts) >= {"gap_lrp", "relative_gap_lrp"}
-    items = write._items(subject, result, wish)
+    items = write._items(subject, result, request)
     assert all("lost to biases" in item.scores["lrp"] for item in items)
 
 
@@ -260,8 +260,8 @@ def test_images_of_several_labels_are_right_if_the_whole_set_is(subject):
     answers = several.outputs(several.normalised(images().pixels)) >= 0
     sets = answers.copy()
     sets[0, 0] = ~sets[0, 0]
-    found, wish = explained(several, images(labels=[None] * COUNT, sets=sets))
-    items = write._items(several, found, wish)
+    found, request = explained(several, images(labels=[None] * COUNT, sets=sets))
+    items = write._items(several, found, request)
     assert [item.right for item in items] == [False] + [True] * (COUNT - 1)
     assert all(set(np.flatnonzero(sets[k])) <= set(item.classes) for k, item in enumerate(items))
 

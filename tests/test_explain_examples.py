@@ -149,9 +149,9 @@ def test_t_sne_keeps_groups_together():
 
 def test_examples_and_the_map_are_written_and_on_the_page(subject, tmp_path):
     images = given.of_split(subject, "test", 4, 0)
-    wish = write.Wish(["edges"], neighbours=2, among=50, feature_map="pca", points=40)
+    request = write.Request(["edges"], neighbours=2, among=50, feature_map="pca", points=40)
     told = []
-    files = write.write(subject, write.explained(subject, images, wish, told.append), wish, tmp_path, "a run")
+    files = write.write(subject, write.explained(subject, images, request, told.append), request, tmp_path, "a run")
     assert [file.name for file in files] == [
         "maps.npz",
         "features.csv",

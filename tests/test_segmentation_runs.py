@@ -124,13 +124,13 @@ def test_the_mean_logit_of_a_class_is_explained_and_scored_on_its_true_pixels(ru
     assert (subject.targets("disc", outputs) == 2).all()
     disc = np.array([2, 2, 2])
     assert np.array_equal(objects.of_targets(subject, images.targets, disc), images.targets == 2)
-    wish = write.Wish(["gradcam", "integrated_gradients"], target="disc", score=True)
-    result = write.explained(subject, images, wish, lambda line: None)
+    request = write.Request(["gradcam", "integrated_gradients"], target="disc", score=True)
+    result = write.explained(subject, images, request, lambda line: None)
     assert result.found["gradcam"].layer == "up2_2", "the last that is coarser than the image"
     # 50 steps of a path on which the logits stay within some units.
     assert np.abs(result.found["integrated_gradients"].gap).max() < 0.05
     assert {"insertion", "deletion"} <= set(result.scores.of_each["gradcam"])
-    write.write(subject, result, wish, tmp_path, "a map")
+    write.write(subject, result, request, tmp_path, "a map")
     assert "Explained: the mean logit over all pixels of the class disc." in (tmp_path / "index.html").read_text()
     with pytest.raises(UserError, match="--neighbours: a network with a class for each pixel has no features"):
         alike.nearest(subject, images, 1, 10, 0)

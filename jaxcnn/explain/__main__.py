@@ -105,7 +105,7 @@ def main() -> int:
     for line in (*remarks, *left_out, *notes):
         print(f"jaxcnn: {line}")
     options = _options(names)
-    wish = write.Wish(
+    request = write.Request(
         methods=names,
         target=TARGET.value,
         layer=LAYER.value,
@@ -122,9 +122,9 @@ def main() -> int:
         split=SPLIT.value or "test",
         points=POINTS.value,
     )
-    result = write.explained(subject, images, wish, folder=out)
+    result = write.explained(subject, images, request, folder=out)
     title = f"{network.config.model.name}: {shown(folder.resolve().name)}"
-    for path in write.write(subject, result, wish, out, title):
+    for path in write.write(subject, result, request, out, title):
         print(f"wrote {path}")
     if result.scores:
         from jaxcnn.explain import evaluation

@@ -25,8 +25,8 @@ from jaxcnn.explain import (
 )
 from jaxcnn.explain.explanation import Explanation
 from jaxcnn.explain.given import Given
+from jaxcnn.explain.request import Request
 from jaxcnn.explain.subject import LABEL, Subject
-from jaxcnn.explain.wish import Wish
 from jaxcnn.text import counted
 from jaxcnn.train import mistakes
 
@@ -108,23 +108,23 @@ Explain = Callable[..., Explanation]
 
 
 def explained(
-    subject: Subject, given: Given, wish: Wish, tell: Any = print, folder: pathlib.Path | None = None
+    subject: Subject, given: Given, request: Request, tell: Any = print, folder: pathlib.Path | None = None
 ) -> Result:
     """Explain images; `tell` gets a line for each method.
 
     Args:
       subject: the network.
       given: the images.
-      wish: what is to be done.
+      request: what is to be done.
       tell: gets lines.
       folder: where the maps of each method are written as soon as they are made; None: they are held in memory.
 
     Raises:
       UserError: as `Subject.explain` and `Subject.targets`; or a file of the folder is not one of an earlier call.
     """
-    arguments = _checked(subject, given, wish)
-    keeper: kept.Keeper = kept.Held() if folder is None else writer(subject, given, wish, folder)
-    answers = _answers(subject, given, wish)
+    arguments = _checked(subject, given, request)
+    keeper: kept.Keeper = kept.Held() if folder is None else writer(subject, given, request, folder)
+    answers = _answers(subject, given, request)
     facts = {"names": np.array(given.names), "target": answers.classes}
     if answers.boxes is None:
         labels = np.array([-1 if label is None else label for label in given.labels], np.int32)
@@ -138,23 +138,23 @@ def explained(
         return subject.explain(name, images, target, using=using, **arguments.get(name, {}))
 
     found, scored = {}, {}
-    for name in wish.scored:
-        found[name], scored[name] = _of_method(subject, given, answers, wish, explain, name, keeper, tell)
+    for name in request.scored:
+        found[name], scored[name] = _of_method(subject, given, answers, request, explain, name, keeper, tell)
     stages: dict[str, list[randomisation.Stage]] = {}
     alone: dict[str, list[randomisation.Stage]] = {}
-    if wish.randomise:
-        stages, alone = _randomised(subject, given, answers, wish, explain, found, tell)
+    if request.randomise:
+        stages, alone = _randomised(subject, given, answers, request, explain, found, tell)
     near, looked, points = None, (0, 0), None
-    if wish.neighbours:
+    if request.neighbours:
         there = len(subject.splits.train)
-        looked = min(wish.among, there), there
+        looked = min(request.among, there), there
         tell(f"nearest training images: {looked_words(looked)}")
         on_page = dataclasses.replace(given, names=given.names[:MOST_SHOWN])
-        near = alike.nearest(subject, on_page, wish.neighbours, wish.among, wish.seed)
-    if wish.feature_map:
-        points = feature_map.of_split(subject, wish.split, wish.feature_map, wish.points, wish.seed)
+        near = alike.nearest(subject, on_page, request.neighbours, request.among, request.seed)
+    if request.feature_map:
+        points = feature_map.of_split(subject, request.split, request.feature_map, request.points, request.seed)
         tell(f"map of the features: {feature_chart.title(points)}")
-    of_images = evaluation.joined(scored) if wish.score else None
+    of_images = evaluation.joined(scored) if request.score else None
     return Result(given, answers, keeper, found, of_images, stages, near, looked, points, alone)
 
 
@@ -164,11 +164,11 @@ def looked_words(looked: tuple[int, int]) -> str:
     return f"among all {there:,}" if some == there else f"among {some:,} random ones of {there:,}"
 
 
-def writer(subject: Subject, given: Given, wish: Wish, folder: pathlib.Path) -> kept.Written:
+def writer(subject: Subject, given: Given, request: Request, folder: pathlib.Path) -> kept.Written:
     """Writes maps into a folder, whose earlier files are removed. Raises UserError if others are in the way."""
-    place = out.Out(folder, wish.files(len(given)))
+    place = out.Out(folder, request.files(len(given)))
     place.clear()
-    return kept.Written(place, len(given), subject.image_shape[:2], tuple(wish.methods))
+    return kept.Written(place, len(given), subject.image_shape[:2], tuple(request.methods))
 
 
 def as_seen(pixels: Num[np.ndarray, "n h w c"], answers: Answers, rows: slice) -> UInt8[np.ndarray, "n h w 3"]:
@@ -177,46 +177,46 @@ def as_seen(pixels: Num[np.ndarray, "n h w c"], answers: Answers, rows: slice) -
     return images if answers.boxes is None else pictures.with_boxes(images, answers.boxes[rows], answers.classes[rows])
 
 
-def _checked(subject: Subject, given: Given, wish: Wish) -> dict[str, dict[str, Any]]:
+def _checked(subject: Subject, given: Given, request: Request) -> dict[str, dict[str, Any]]:
     """The arguments of each method; mistakes are reported before anything is computed."""
-    if wish.neighbours:
+    if request.neighbours:
         alike.check(subject, "--neighbours")
-    if wish.feature_map:
-        feature_map.check(subject, wish.feature_map)
-    if np.ndim(wish.target) and len(wish.target) != len(given):
-        raise UserError(f"target has {len(wish.target)} outputs for {len(given)} images")
-    if isinstance(wish.target, str) and wish.target == LABEL:
+    if request.feature_map:
+        feature_map.check(subject, request.feature_map)
+    if np.ndim(request.target) and len(request.target) != len(given):
+        raise UserError(f"target has {len(request.target)} outputs for {len(given)} images")
+    if isinstance(request.target, str) and request.target == LABEL:
         subject.check_labels(given.labels, len(given))
-    arguments = {name: _arguments(name, wish) for name in wish.methods}
-    for name in wish.methods:
+    arguments = {name: _arguments(name, request) for name in request.methods}
+    for name in request.methods:
         subject.prepared(name, **arguments[name])
-    if wish.layer and not any("layer" in of_method for of_method in arguments.values()):
+    if request.layer and not any("layer" in of_method for of_method in arguments.values()):
         raise UserError(
-            f"--layer={wish.layer} is for class activation maps and attention, none of which is in --methods"
+            f"--layer={request.layer} is for class activation maps and attention, none of which is in --methods"
         )
-    if wish.baseline != "mean" and not any("baseline" in of_method for of_method in arguments.values()):
-        raise UserError(f"--baseline={wish.baseline} is for methods that hide pixels, none of which is in --methods")
+    if request.baseline != "mean" and not any("baseline" in of_method for of_method in arguments.values()):
+        raise UserError(f"--baseline={request.baseline} is for methods that hide pixels, none of which is in --methods")
     return arguments
 
 
-def _arguments(name: str, wish: Wish) -> dict[str, Any]:
+def _arguments(name: str, request: Request) -> dict[str, Any]:
     """What `Subject.explain` gets for a method, images and target aside."""
     method = methods.find(name)
-    made = dict(wish.options.get(name, {}))
+    made = dict(request.options.get(name, {}))
     if {"layer", "gate"} & set(method.needs):
-        made["layer"] = wish.layer
+        made["layer"] = request.layer
     if method.takes:
-        made["baseline"] = wish.baseline
+        made["baseline"] = request.baseline
     return made
 
 
-def _answers(subject: Subject, given: Given, wish: Wish) -> Answers:
+def _answers(subject: Subject, given: Given, request: Request) -> Answers:
     """What the network says of the images, some at a time."""
     found: list[tuple[Any, ...]] = []
     for rows in given.parts(subject.batch):
         images = subject.normalised(given.read(rows))
         outputs = subject.outputs(images)
-        wanted = wish.target[rows] if np.ndim(wish.target) else wish.target
+        wanted = request.target[rows] if np.ndim(request.target) else request.target
         target = subject.targets(wanted, outputs, given.labels[rows])
         boxes = subject.boxes(images, target) if subject.has_boxes else None
         sure = np.asarray(subject.probability(outputs)).max(1)
@@ -230,14 +230,14 @@ def _of_method(
     subject: Subject,
     given: Given,
     answers: Answers,
-    wish: Wish,
+    request: Request,
     explain: Explain,
     name: str,
     keeper: kept.Keeper,
     tell: Any,
 ) -> tuple[Found, list[evaluation.Of]]:
     """Explain the images by a method, some at a time, and score each part while its values are there."""
-    most = max(sheet.MOST, MOST_RANDOMISED if wish.randomise else 0)
+    most = max(sheet.MOST, MOST_RANDOMISED if request.randomise else 0)
     first, small, of_parts, empty, layer = [], [], [], 0, ""
     gaps: list[tuple[Any, Any]] = []
     for rows in given.parts(subject.batch):
@@ -248,19 +248,19 @@ def _of_method(
         keeper.part(name, rows, as_seen(pixels, answers, rows), found.maps)
         if rows.start < most:
             first.append(found.maps[: most - rows.start])
-        if name in wish.methods:
+        if name in request.methods:
             gives = methods.find(name).gives
             shown = found.maps[: max(0, MOST_SHOWN - rows.start)]
             small += [pictures.scaled(pictures.at_most(each, pictures.ON_PAGE), gives) for each in shown]
         if found.gap is not None:
             gaps.append((found.gap, found.relative_gap))
-        if wish.score:
+        if request.score:
             masks = None if given.masks is None else given.masks[rows]
             if given.targets is not None:
                 own = jax.tree.map(lambda leaf, rows=rows: leaf[rows], given.targets)
                 masks = objects.of_targets(subject, own, answers.classes[rows])
             scores = evaluation.of_part(
-                subject, name, images, target, found.values, found.maps, explain, masks, wish.road
+                subject, name, images, target, found.values, found.maps, explain, masks, request.road
             )
             of_parts.append(scores)
     gap, relative = (np.concatenate(each) for each in zip(*gaps, strict=True)) if gaps else (None, None)
@@ -268,7 +268,7 @@ def _of_method(
     keeper.done(name, facts)
     tell(_line(name, len(given), layer, gap, relative))
     if empty:
-        why = " and have no scores" if wish.score else ""
+        why = " and have no scores" if request.score else ""
         tell(f"{name}: {empty} of {counted(len(given), 'map')} {'is' if empty == 1 else 'are'} 0 everywhere{why}")
     return Found(layer, np.concatenate(first), small, gap, relative), of_parts
 
@@ -297,25 +297,25 @@ def _randomised(
     subject: Subject,
     given: Given,
     answers: Answers,
-    wish: Wish,
+    request: Request,
     explain: Explain,
     known: dict[str, Found],
     tell: Any,
 ) -> tuple[dict[str, list[randomisation.Stage]], dict[str, list[randomisation.Stage]]]:
     """The cascading and the independent test of each method, on the first images."""
-    initial = subject.initial(wish.seed)
+    initial = subject.initial(request.seed)
     order = randomisation.layers_from_the_top(subject.network, subject.image_shape)
     rows = slice(0, min(MOST_RANDOMISED, len(given)))
     some, wanted = subject.normalised(given.read(rows)), answers.target[rows]
     if rows.stop < len(given):
         tell(f"randomisation: the first {rows.stop} of {counted(len(given), 'image')}")
     stages, alone = {}, {}
-    for name in wish.methods:
+    for name in request.methods:
         compared = lambda network, name=name: explain(name, some, wanted, network).maps  # noqa: E731
         before = known[name].maps[rows]
         stages[name] = list(randomisation.cascading(subject.network, initial, order, compared, before))
         tell(f"{name}: rank correlation {stages[name][-1].similarity.mean():.2f} when all layers are random")
-        if wish.independent:
+        if request.independent:
             one = stages[name][0]
             alone[name] = list(randomisation.independent(subject.network, initial, order, compared, before, one))
     return stages, alone

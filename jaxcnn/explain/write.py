@@ -19,16 +19,16 @@ from jaxcnn.explain import (
     randomisation,
     sheet,
 )
+from jaxcnn.explain.request import Request
 from jaxcnn.explain.subject import Subject
-from jaxcnn.explain.wish import Wish
 from jaxcnn.explain.work import MOST_SHOWN, Result, as_seen, explained, gap_words, looked_words, writer
 from jaxcnn.text import counted, shown
 from jaxcnn.train import mistakes, predict
 
-__all__ = ["Result", "Wish", "explained", "write"]
+__all__ = ["Request", "Result", "explained", "write"]
 
 
-def write(subject: Subject, result: Result, wish: Wish, folder: pathlib.Path, title: str) -> list[pathlib.Path]:
+def write(subject: Subject, result: Result, request: Request, folder: pathlib.Path, title: str) -> list[pathlib.Path]:
     """Write everything into a folder, in place of what was written there before; return the files, pictures aside.
 
     Maps that are there already, because `explained` got the folder, stay.
@@ -38,7 +38,7 @@ def write(subject: Subject, result: Result, wish: Wish, folder: pathlib.Path, ti
     """
     written_maps = result.keeper
     if isinstance(written_maps, kept.Held):
-        written_maps = _maps_written(subject, result, written_maps, wish, folder)
+        written_maps = _maps_written(subject, result, written_maps, request, folder)
     assert isinstance(written_maps, kept.Written)
     place, given, names = written_maps.place, result.given, subject.class_names
     written = [place.folder / out.MAPS]
@@ -71,15 +71,15 @@ def write(subject: Subject, result: Result, wish: Wish, folder: pathlib.Path, ti
     if drawing:
         rows_of = slice(0, min(sheet.MOST, len(given)))
         some = as_seen(given.read(rows_of), result.answers, rows_of)
-        maps = {name: result.found[name].maps[: len(some)] for name in wish.methods}
+        maps = {name: result.found[name].maps[: len(some)] for name in request.methods}
         targets = [shown(names[k]) for k in result.answers.classes[: len(some)]]
         place.path(out.FIGURE.removesuffix(".png") + ".pdf")
         written += sheet.draw(some, maps, targets, place.path(out.FIGURE))
     about = [
         f"{counted(len(given), 'image')}, step {subject.trained.step}, {subject.trained.weights} weights. "
-        f"Explained: {_target_words(wish.target, subject)}."
+        f"Explained: {_target_words(request.target, subject)}."
     ]
-    shown_names, items = [shown(name) for name in names], _items(subject, result, wish)
+    shown_names, items = [shown(name) for name in names], _items(subject, result, request)
     made = page.page(
         title, about, items, shown_names, rows, result.stages, result.points, result.alone, count=len(given)
     )
@@ -88,9 +88,11 @@ def write(subject: Subject, result: Result, wish: Wish, folder: pathlib.Path, ti
     return written
 
 
-def _maps_written(subject: Subject, result: Result, held: kept.Held, wish: Wish, folder: pathlib.Path) -> kept.Written:
+def _maps_written(
+    subject: Subject, result: Result, held: kept.Held, request: Request, folder: pathlib.Path
+) -> kept.Written:
     """Write maps that were held in memory."""
-    made, given = writer(subject, result.given, wish, folder), result.given
+    made, given = writer(subject, result.given, request, folder), result.given
     made.begin(held.facts)
     for name, parts in held.maps.items():
         for rows, maps in zip(given.parts(subject.batch), parts, strict=True):
@@ -109,7 +111,7 @@ def _target_words(target: Any, subject: Subject) -> str:
     return known.get(str(target), f"the output {shown(str(target))}")
 
 
-def _items(subject: Subject, result: Result, wish: Wish) -> list[page.Item]:
+def _items(subject: Subject, result: Result, request: Request) -> list[page.Item]:
     given, trained, answers = result.given, subject.trained, result.answers
     finds, task = trained.spec.task.finds, trained.spec.task.evaluation
     of_each = {} if result.scores is None else result.scores.of_each
@@ -144,8 +146,8 @@ def _items(subject: Subject, result: Result, wish: Wish) -> list[page.Item]:
                     right=right,
                     confidence=float(answers.confidence[number]),
                     classes=tuple(sorted(classes)),
-                    maps={name: result.found[name].small[number] for name in wish.methods},
-                    scores={name: _of_image(result, of_each, name, number) for name in wish.methods},
+                    maps={name: result.found[name].small[number] for name in request.methods},
+                    scores={name: _of_image(result, of_each, name, number) for name in request.methods},
                     near=() if result.near is None else result.near[number],
                     among=looked_words(result.looked) if result.near else "",
                 )

@@ -10,7 +10,7 @@ AMONG, POINTS = 20_000, 2000
 
 
 @dataclasses.dataclass(frozen=True)
-class Wish:
+class Request:
     """What is to be explained and written.
 
     Attributes:
