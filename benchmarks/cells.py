@@ -128,7 +128,7 @@ class Table:
         self.write()
 
     def _start(self, folder: pathlib.Path, model: str, name: str, *own: str, seeds: int = 0) -> str:
-        """Run `jaxcnn.main` for a cell, or `jaxcnn.sweep` for so many seeds; return why it failed, empty if not."""
+        """Run `jaxcnn.main` for a cell, or `jaxcnn.sweep` for several seeds; return why it failed, empty if not."""
         child.check(self._interrupts)
         config = f"{model}_{name}" + (f":{VARIANT.value}" if VARIANT.value else "")
         source = f"--config.data.source=npz:{self._sets[name]}"

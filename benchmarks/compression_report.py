@@ -126,7 +126,7 @@ def _network(name: str, runs: Sequence[Run]) -> list[str]:
     ]
     apart = max(abs(np.subtract(*(each[form]["figures"][headline.name] for form in FORMS))) for each in of_forms)
     data = first["summary"]["data"]
-    int8 = re.split("[:;]", first["measured"]["int8"])[0]  # not what to expect of it: the table tells what it brought
+    int8 = re.split("[:;]", first["measured"]["int8"])[0]  # not what to expect of it: the table shows what it brought
     told = (
         f"{first['summary']['model']} of {data}, {first['summary']['epochs']:g} epochs; {_count(runs)} of what was "
         f"trained on. Fewer channels: parameters {costs['parameters']}, "

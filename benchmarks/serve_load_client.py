@@ -124,7 +124,7 @@ class Connection:
 async def pressed(
     port: int, images: Sequence[bytes], wanted: Sequence[dict[str, Any]], connections: int, seconds: float
 ) -> tuple[Heard, float]:
-    """Ask on so many connections at once, each again after a reply; return what came and the seconds it took."""
+    """Ask on all connections at once, each again after a reply; return what came and the seconds it took."""
     heard, began = Heard(), time.perf_counter()
 
     async def one(first: int) -> None:

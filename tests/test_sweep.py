@@ -360,8 +360,9 @@ def test_what_does_not_go_together_is_refused_before_anything_is_made(sweep, opt
 
 def test_gp_without_torch_is_one_line(monkeypatch):
     monkeypatch.setattr(store.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="--sampler=gp needs torch, which is not installed"):
+    with pytest.raises(UserError, match="--sampler=gp needs torch, which is not installed") as caught:
         store.check_sampler("gp")
+    assert str(caught.value).endswith("pip install 'jaxcnn[gp]'")
 
 
 @pytest.mark.parametrize(

@@ -63,10 +63,10 @@ def train(
         when `step.metrics` is first used.
       after_evaluation: a function, or several, called with a `jaxcnn.Evaluation` after each evaluation on the
         validation split. An exception from these functions ends the run, which the same call continues later.
-      stop: asked between steps; once it is true (or the event is set), the run saves a checkpoint and raises
-        `jaxcnn.Interrupted`. This stops a run in another thread.
-      progress: whether to show what the run does: as a bar and a table in a notebook, as lines elsewhere. What another
-        session has to give again is told in any case.
+      stop: a function or an event, checked between steps; once it is true (or set), the run saves a checkpoint and
+        raises `jaxcnn.Interrupted`. This stops a run in another thread.
+      progress: whether to show what the run does: as a bar and a table in a notebook, as lines elsewhere. The log names
+        in any case what another session has to give again.
 
     Raises:
       UserError: config, data, workdir or machine do not allow the run; one line (ConfigError: one for each mistake).

@@ -14,7 +14,7 @@ evaluate, export or serve it, or train it on by `python -m jaxcnn.main --config=
 share: only shares the weights of each layer. --out is the folder of a new run at step 0, whose shared values
 `python -m jaxcnn.main --config=<out>/train_on.py` trains by the sum of their gradients; then --method=deep codes it.
 
-`--sensitivity` writes no such file: it prunes one kernel at a time, and tells and draws what each costs.
+`--sensitivity` writes no such file: it prunes one kernel at a time, and prints and draws the cost of each.
 `--check=vgg16.jxc` measures a file again. A run starts from one by `--config.init.source=file:vgg16.jxc`.
 
 Exit codes: 0 done; 2 an error, reported in one line.

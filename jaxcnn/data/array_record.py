@@ -69,7 +69,7 @@ def _reader(path: Path) -> Any:
 
 
 def _close(reader: Any) -> None:
-    """Close a file. Raises OSError for what is wrong with the file as a whole, which the package tells only here."""
+    """Close a file. Raises OSError for damage of the file as a whole, which the package reports only here."""
     try:
         reader.close()
     except RuntimeError as error:

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 Found = TypeVar("Found")
-Get = Callable[[int, int], bytes]  # the bytes at an offset, so many
+Get = Callable[[int, int], bytes]  # the bytes at an offset: (offset, number of bytes)
 
 _WINDOW = 4096  # bytes per read: usually the header and all small features of a record
 _CASTAGNOLI = 0x82F63B78  # the polynomial of CRC-32C, reflected

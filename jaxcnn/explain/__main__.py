@@ -1,7 +1,7 @@
 """Explain the answers of a trained network: `python -m jaxcnn.explain --workdir=<run> --images=<files> --out=<folder>`.
 
 Writes into --out: `index.html` (images and maps side by side), `maps.npz` (the maps [N, H, W] of each method),
-`maps/` (PNG), and with --score or --randomise tables as CSV. `docs/explain.md` says what each method can tell.
+`maps/` (PNG), and with --score or --randomise tables as CSV. `docs/explain.md` says what each method can show.
 """
 
 from jaxcnn import at_start  # noqa: F401 (imported first: from now on, a signal is reported in one line)

@@ -140,7 +140,7 @@ def optimizer(folder: pathlib.Path) -> Any:
     for step in sorted((int(path.name) for path in folder.glob("*") if path.name.isdecimal()), reverse=True):
         try:
             tree = ocp.StandardCheckpointHandler().metadata((folder / str(step) / "state").absolute()).tree
-        except Exception:  # a damaged one, which is told when it is restored
+        except Exception:  # a damaged one, which is reported when it is restored
             continue
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree.get("opt_state", {}))
     return {}
