@@ -298,7 +298,7 @@ class Checkpoint:
     every_epochs: NonNegative = 1.0  # epochs between two checkpoints; 0: at the end only
     every_steps: Count = 0  # steps between two checkpoints; 0: as every_epochs says
     keep_last: Positive = 2  # newest checkpoints that are kept
-    keep_best: Count = 1  # best checkpoints kept, by the headline figure on validation, which protocol=full does not have
+    keep_best: Count = 1  # best checkpoints kept, by the headline figure on validation; protocol=full has none
     keep_every_steps: Count = 0  # > 0: multiples of this step are saved and always kept
 
 
