@@ -1,5 +1,6 @@
 """The pages: every field of a config is described, and links within the clone lead somewhere."""
 
+import ast
 import dataclasses
 import re
 import tomllib
@@ -77,6 +78,23 @@ def test_the_table_of_calls_has_every_public_name_and_its_meaning():
     assert {call.partition("(")[0] for call in said} >= {f"jaxcnn.{name}" for name in jaxcnn.__all__}
     assert said['run.records(kind="")'].startswith("The records of `metrics.jsonl`") and "run.network" in said
     assert [call for call, meaning in said.items() if not meaning] == []
+
+
+def test_every_public_name_and_every_class_that_is_returned_has_a_section_of_the_reference():
+    text = (runs.ROOT / "docs" / "api.md").read_text()
+    documented = re.findall(r"^\.\. auto(?:function|class|exception):: (jaxcnn\.[\w.]+)", text, re.MULTILINE)
+    ours = {
+        name
+        for path in runs.ROOT.glob("jaxcnn/**/*.py")
+        for name in re.findall(r"^class (\w+)", path.read_text(), re.M)
+    }
+    needed = set(jaxcnn.__all__) | (api_table.returned() & ours)
+    assert needed >= {"Sweep", "Health", "Records", "Figures", "Picture", "Predictions", "Explanations", "Compressed"}
+    assert needed - {place.rpartition(".")[2] for place in documented} == set()
+    for place in documented:  # they exist, with a docstring
+        module, _, name = place.rpartition(".")
+        (found,) = api_table._definitions((runs.ROOT / module.replace(".", "/")).with_suffix(".py"), name)
+        assert ast.get_docstring(found), place
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
