@@ -15,6 +15,7 @@ import pathlib
 from absl import flags
 
 from jaxcnn import command
+from jaxcnn.command import output
 from jaxcnn.config import UserError
 from jaxcnn.machine import writable
 from jaxcnn.machine.extras import need
@@ -44,7 +45,9 @@ def main() -> int:
     mesh.prepare_backend()
     found = rate_range.measure(config, STEPS.value, LOWEST.value, HIGHEST.value)
     if len(found.rates) < STEPS.value:
-        print(f"  ended after {len(found.rates)} steps, at a rate of {found.rates[-1]:.2g}: the loss grew too large")
+        rate = found.rates[-1]
+        said = f"  ended after {len(found.rates)} steps, at a rate of {rate:.2g}: the loss grew too large"
+        print(output.fitting(said))
     print(f"  lowest loss {min(found.smoothed):.4f} at {found.lowest:.2g}; steepest descent at {found.steepest:.2g}")
     print(f"suggested: --config.optim.learning_rate={found.suggestion:g}")
     if out is not None:

@@ -123,3 +123,13 @@ def test_an_event_loop_that_got_no_file_says_nothing_more_at_its_end(monkeypatch
     for error in (half_made, RuntimeError("Event loop is closed"), AttributeError("no attribute 'other'")):
         command._without_closed_loops(types.SimpleNamespace(exc_value=error))
     assert [str(each.exc_value) for each in told] == ["no attribute 'other'"]
+
+
+def test_a_line_is_broken_between_words_on_a_terminal_and_nowhere_else(monkeypatch):
+    line = "runs/digits/report/report.html, tables.md, plots/ (5 as PNG and SVG)\n  and one more"
+    monkeypatch.setenv("COLUMNS", "60")
+    assert output.fitting(line) == line
+    monkeypatch.setattr(sys, "stdout", types.SimpleNamespace(isatty=lambda: True))
+    assert output.fitting(line) == (
+        "runs/digits/report/report.html, tables.md, plots/ (5 as PNG\n  and SVG)\n  and one more"
+    )
