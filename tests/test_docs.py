@@ -54,6 +54,13 @@ def test_links_of_a_page_lead_to_files_of_the_clone(page):
     assert list(links.broken_in_markdown(page)) == []
 
 
+@pytest.mark.parametrize("room", ["jaxcnn", "configs", "docs", "benchmarks"])
+def test_files_that_the_code_names_exist(room):
+    name = re.compile(r"(?<![\w/.<-])((?:jaxcnn|docs|benchmarks|notebooks)/[\w/]+\.(?:py|md|toml|npz|ipynb))\b")
+    named = {(path, file) for path in runs.ROOT.glob(f"{room}/**/*.py") for file in name.findall(path.read_text())}
+    assert named and [str(each) for each in named if not (runs.ROOT / each[1]).is_file()] == []
+
+
 def test_broken_links_are_told(tmp_path):
     (tmp_path / "a.html").write_text('<p id="there"><a href="b.html">b</a><a href="#gone">c</a><a href="#there">d</a>')
     assert list(links.broken(tmp_path)) == [
