@@ -299,7 +299,7 @@ class Checkpoint:
     every_epochs: NonNegative = 1.0  # 0: at the end only
     every_steps: Count = 0  # > 0 replaces every_epochs
     keep_last: Positive = 2  # newest checkpoints that are kept
-    keep_best: Count = 1  # by validation accuracy, which protocol=full does not have
+    keep_best: Count = 1  # by the headline figure on validation, which protocol=full does not have
     keep_every_steps: Count = 0  # > 0: multiples of this step are saved and always kept
 
 
