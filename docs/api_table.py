@@ -3,6 +3,7 @@
 import ast
 import copy
 import pathlib
+import re
 from collections.abc import Iterator
 
 import jaxcnn
@@ -44,6 +45,18 @@ def rows() -> Iterator[tuple[str, str]]:
                 yield _call(name.lower(), method), _meaning(method)
             elif isinstance(method, ast.FunctionDef) and not method.name.startswith("_"):
                 yield _call(f"{name.lower()}.{method.name}", method), _meaning(method)
+
+
+def returned() -> set[str]:
+    """The names in the types that public functions, and the methods of public classes, return, such as "Figures"."""
+    modules = _modules()
+    names: set[str] = set()
+    for name in jaxcnn.__all__:
+        (found,) = _definitions((_ROOT / modules[name].replace(".", "/")).with_suffix(".py"), name)
+        for each in (found, *_methods(found)) if isinstance(found, ast.ClassDef) else (found,):
+            if isinstance(each, ast.FunctionDef) and each.returns and (each is found or not each.name.startswith("_")):
+                names |= set(re.findall(r"\w+", ast.unparse(each.returns)))
+    return names
 
 
 def _methods(found: _Named) -> list[ast.stmt]:

@@ -31,7 +31,7 @@ from absl import flags
 
 from jaxcnn import command
 from jaxcnn.command import network as chosen
-from jaxcnn.command import unused
+from jaxcnn.command import output, unused
 from jaxcnn.deploy import exporting
 
 NETWORK = chosen.define()
@@ -76,8 +76,12 @@ def main() -> int:
     """Write the file; return the exit code."""
     folder = NETWORK.folder()
     options = exporting.Options(**{name: flag.value for name, flag in FLAGS.items()})
-    exporting.export(NETWORK.load, folder, options, unused.present(), lambda line: print(line, flush=True))
+    exporting.export(NETWORK.load, folder, options, unused.present(), _say)
     return 0
+
+
+def _say(line: str) -> None:
+    print(output.fitting(line), flush=True)
 
 
 if __name__ == "__main__":

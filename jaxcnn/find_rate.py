@@ -15,6 +15,7 @@ import pathlib
 from absl import flags
 
 from jaxcnn import command
+from jaxcnn.command import output
 from jaxcnn.config import UserError
 from jaxcnn.machine import writable
 from jaxcnn.machine.extras import need
@@ -42,15 +43,20 @@ def main() -> int:
     from jaxcnn.train import rate_range
 
     mesh.prepare_backend()
-    found = rate_range.measure(config, STEPS.value, LOWEST.value, HIGHEST.value)
+    found = rate_range.measure(config, STEPS.value, LOWEST.value, HIGHEST.value, _say)
     if len(found.rates) < STEPS.value:
-        print(f"  ended after {len(found.rates)} steps, at a rate of {found.rates[-1]:.2g}: the loss grew too large")
+        rate = found.rates[-1]
+        _say(f"  ended after {len(found.rates)} steps, at a rate of {rate:.2g}: the loss grew too large")
     print(f"  lowest loss {min(found.smoothed):.4f} at {found.lowest:.2g}; steepest descent at {found.steepest:.2g}")
     print(f"suggested: --config.optim.learning_rate={found.suggestion:g}")
     if out is not None:
         found.draw(out)
         print(f"wrote {out}")
     return 0
+
+
+def _say(line: str) -> None:
+    print(output.fitting(line))
 
 
 if __name__ == "__main__":

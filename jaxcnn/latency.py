@@ -29,7 +29,7 @@ from absl import flags
 
 from jaxcnn import command
 from jaxcnn.command import network as chosen
-from jaxcnn.command import unused
+from jaxcnn.command import output, unused
 from jaxcnn.config import UserError
 from jaxcnn.machine import cores, whole_files, writable
 from jaxcnn.machine.paths import separate
@@ -87,7 +87,7 @@ def main() -> int:
             executables.keep()
         runtime = runtimes.of_file(path, THREADS.value, RUNTIME.value == "jax")
         if words := runtimes.of_int8(runtime):
-            print(f"jaxcnn: {words}")
+            print(output.fitting(f"jaxcnn: {words}"))
     answered: list[float | None] = []
     timings = latency.measure(
         runtime,
@@ -124,7 +124,7 @@ def main() -> int:
     timed = pathlib.Path(NETWORK.workdir.value or FILE.value)
     if (FILE.value or FINDING.value) and (kept := kept_figures.keep_latency(timed, figures)):
         lacks = kept_figures.missing(timed)
-        print(f"kept in {kept}; {lacks}" if lacks else f"kept for the report in {kept}")
+        print(output.fitting(f"kept in {kept}; {lacks}" if lacks else f"kept for the report in {kept}"))
     if OUT.value:
         whole_files.write(pathlib.Path(OUT.value), json.dumps(figures, indent=2) + "\n")
     return 0

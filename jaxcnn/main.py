@@ -19,7 +19,6 @@ import datetime
 import itertools
 import json
 import pathlib
-import shutil
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -166,11 +165,11 @@ def _evaluate() -> int:
         return _evaluate_ensemble(folder, network)
     figures = assess.assess(network, folder, SPLIT.value, DATA.value or DATA_DIR.value, BATCH_SIZE.value)
     if not _write_json(figures):
-        print(*map(_fitting, assess.describe(network, figures)), sep="\n")
+        print(*map(output.fitting, assess.describe(network, figures)), sep="\n")
         stem = f"eval-{figures['split']}-{figures['step']}"
         if assess.is_kept(folder, figures):
             beside = "".join(f", {path.name}" for path in assess.pictures(folder, figures))
-            print(_fitting(f"{folder}/{stem}.json{beside}"))
+            print(output.fitting(f"{folder}/{stem}.json{beside}"))
     return 0
 
 
@@ -183,7 +182,7 @@ def _evaluate_ensemble(folder: pathlib.Path, network: "Trained") -> int:
     _say(*notes)
     figures = several.evaluate(split, BATCH_SIZE.value)
     if not _write_json(figures):
-        print(*map(_fitting, several.describe(figures)), sep="\n")
+        print(*map(output.fitting, several.describe(figures)), sep="\n")
     return 0
 
 
@@ -320,13 +319,6 @@ def _write_json(value: object) -> bool:
     elif JSON.value:
         pathlib.Path(JSON.value).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     return JSON.value == "-"
-
-
-def _fitting(line: str) -> str:
-    """A line broken between words where a terminal is narrower; unchanged elsewhere."""
-    from jaxcnn.train.terminal import wrapped
-
-    return wrapped(line, shutil.get_terminal_size().columns) if sys.stdout.isatty() else line
 
 
 def _say(*lines: str) -> None:

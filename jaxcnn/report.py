@@ -17,6 +17,7 @@ import sys
 from absl import flags
 
 from jaxcnn import command
+from jaxcnn.command import output
 from jaxcnn.config import UserError
 from jaxcnn.machine import paths
 from jaxcnn.machine.extras import need
@@ -48,7 +49,7 @@ def main(arguments: list[str]) -> int:
         folders, out, title=TITLE.value, best_on_test=BEST_ON_TEST.value, explain=EXPLAIN.value, command=line
     )
     for remark in remarks:
-        print(remark)
+        print(output.fitting(remark))
     return 0
 
 

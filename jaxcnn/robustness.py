@@ -17,6 +17,7 @@ from absl import flags
 
 from jaxcnn import command
 from jaxcnn.command import network as chosen
+from jaxcnn.command import output
 from jaxcnn.config import UserError, convert
 from jaxcnn.machine import writable
 from jaxcnn.machine.extras import need
@@ -56,7 +57,7 @@ def main() -> int:
     if LEAVE_OUT.value and (remark := robustness.remark_on_order(split)):
         notes = [*notes, remark]
     for note in notes:
-        print(f"jaxcnn: {note}")
+        print(output.fitting(f"jaxcnn: {note}"))
     kept = robustness.kept(len(split), pathlib.Path(LEAVE_OUT.value) if LEAVE_OUT.value else None, EXAMPLES.value)
     votes = robustness.read_votes(pathlib.Path(VOTES.value), split) if VOTES.value else None
     part = split.take(kept, split.name, split.description)

@@ -16,6 +16,7 @@ import re
 from absl import flags
 
 from jaxcnn import command
+from jaxcnn.command import output
 from jaxcnn.config import UserError
 
 CONFIG = command.define_config("The config whose network is shown: a file or name, with :variant if wanted.")
@@ -33,7 +34,7 @@ def main() -> int:
     from jaxcnn.machine import mesh
 
     mesh.prepare_backend()
-    print(summary(config, shape, CLASSES.value))
+    print(output.fitting(str(summary(config, shape, CLASSES.value))))
     return 0
 
 

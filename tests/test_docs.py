@@ -1,5 +1,6 @@
 """The pages: every field of a config is described, and links within the clone lead somewhere."""
 
+import ast
 import dataclasses
 import re
 import tomllib
@@ -56,6 +57,13 @@ def test_links_of_a_page_lead_to_files_of_the_clone(page):
     assert list(links.broken_in_markdown(page)) == []
 
 
+@pytest.mark.parametrize("room", ["jaxcnn", "configs", "docs", "benchmarks"])
+def test_files_that_the_code_names_exist(room):
+    name = re.compile(r"(?<![\w/.<-])((?:jaxcnn|docs|benchmarks|notebooks)/[\w/]+\.(?:py|md|toml|npz|ipynb))\b")
+    named = {(path, file) for path in runs.ROOT.glob(f"{room}/**/*.py") for file in name.findall(path.read_text())}
+    assert named and [str(each) for each in named if not (runs.ROOT / each[1]).is_file()] == []
+
+
 def test_broken_links_are_told(tmp_path):
     (tmp_path / "a.html").write_text('<p id="there"><a href="b.html">b</a><a href="#gone">c</a><a href="#there">d</a>')
     assert list(links.broken(tmp_path)) == [
@@ -80,6 +88,23 @@ def test_the_table_of_calls_has_every_public_name_and_its_meaning():
     assert {call.partition("(")[0] for call in said} >= {f"jaxcnn.{name}" for name in jaxcnn.__all__}
     assert said['run.records(kind="")'].startswith("The records of `metrics.jsonl`") and "run.network" in said
     assert [call for call, meaning in said.items() if not meaning] == []
+
+
+def test_every_public_name_and_every_class_that_is_returned_has_a_section_of_the_reference():
+    text = (runs.ROOT / "docs" / "api.md").read_text()
+    documented = re.findall(r"^\.\. auto(?:function|class|exception):: (jaxcnn\.[\w.]+)", text, re.MULTILINE)
+    ours = {
+        name
+        for path in runs.ROOT.glob("jaxcnn/**/*.py")
+        for name in re.findall(r"^class (\w+)", path.read_text(), re.M)
+    }
+    needed = set(jaxcnn.__all__) | (api_table.returned() & ours)
+    assert needed >= {"Sweep", "Health", "Records", "Figures", "Picture", "Predictions", "Explanations", "Compressed"}
+    assert needed - {place.rpartition(".")[2] for place in documented} == set()
+    for place in documented:  # they exist, with a docstring
+        module, _, name = place.rpartition(".")
+        (found,) = api_table._definitions((runs.ROOT / module.replace(".", "/")).with_suffix(".py"), name)
+        assert ast.get_docstring(found), place
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import os
 import pty
 import subprocess
@@ -9,9 +10,11 @@ import sys
 import types
 
 import pytest
+from rich.console import Console
 
 from jaxcnn import command
 from jaxcnn.command import output
+from jaxcnn.study.outcome import show
 from jaxcnn.train.logbook import Logbook
 from tests import runs
 
@@ -123,3 +126,26 @@ def test_an_event_loop_that_got_no_file_says_nothing_more_at_its_end(monkeypatch
     for error in (half_made, RuntimeError("Event loop is closed"), AttributeError("no attribute 'other'")):
         command._without_closed_loops(types.SimpleNamespace(exc_value=error))
     assert [str(each.exc_value) for each in told] == ["no attribute 'other'"]
+
+
+def test_a_line_is_broken_between_words_on_a_terminal_and_nowhere_else(monkeypatch):
+    line = "runs/digits/report/report.html, tables.md, plots/ (5 as PNG and SVG)\n  and one more"
+    monkeypatch.setenv("COLUMNS", "60")
+    assert output.fitting(line) == line
+    monkeypatch.setattr(sys, "stdout", types.SimpleNamespace(isatty=lambda: True))
+    assert output.fitting(line) == (
+        "runs/digits/report/report.html, tables.md, plots/ (5 as PNG\n  and SVG)\n  and one more"
+    )
+
+
+def test_the_lines_of_a_sweep_are_broken_between_words_but_for_its_commands():
+    words, command_line = (
+        "  best on validation: learning rate 0.1, batch size 64",
+        "  report: python -m jaxcnn.report runs/x",
+    )
+    for on_terminal in (True, False):
+        console = Console(width=30, force_terminal=on_terminal, color_system=None, file=io.StringIO())
+        show([words, command_line], console)
+        lines = console.file.getvalue().splitlines()
+        assert lines[-1] == command_line and " ".join(" ".join(lines[:-1]).split()) == words.strip()
+        assert (max(map(len, lines[:-1])) <= 30) == on_terminal

@@ -6,7 +6,7 @@ import json
 import pytest
 from PIL import Image
 
-from jaxcnn.reporting import detectors, more_figures, screening, settings, write
+from jaxcnn.reporting import classes, contents, detectors, more_figures, screening, settings, write
 from jaxcnn.reporting.detectors import has_curves
 from jaxcnn.reporting.findings import find
 from jaxcnn.reporting.read import read
@@ -107,6 +107,37 @@ def test_further_figures_of_the_test_are_a_table_with_the_spread_over_seeds(tmp_
     (table,) = more_figures.by_family(find(read([tmp_path]))).values()
     assert table.columns == ["setting", "seeds", "balanced accuracy %", "AUROC %", "loss", "of my own"]
     assert [cell.text for cell in table.rows[0][1:]] == ["2", "85.00 ± 7.07", "75.00 ± 0.00", "0.3 ± 0", "2.5 ± 0"]
+
+
+def test_the_classes_of_a_report_have_recall_precision_f1_and_auroc(tmp_path):
+    for seed, right in enumerate((9, 7)):
+        folders.write_run(tmp_path / f"a{seed}", seed=seed, confusion=[[right, 10 - right], [0, 10]])
+        path = tmp_path / f"a{seed}" / "test.json"
+        screening = {"class 0": {"auroc": 0.75 + 0.25 * seed}, "class 1": {"auroc": None}}
+        workdir.write_sealed(path, json.loads(path.read_text()) | {"screening": screening})
+    (table,) = classes.by_class(find(read([tmp_path]))).values()
+    first, second = ([cell.text for cell in row] for row in table.rows)
+    assert table.columns[:5] == ["class", "recall %", "precision %", "F1 %", "AUROC %"]
+    assert first[:5] == ["class 0", "80.0 ± 14.1", "100.0 ± 0.0", "88.5 ± 8.8", "87.5 ± 17.7"]
+    assert second[:5] == ["class 1", "100.0 ± 0.0", "83.9 ± 9.9", "91.1 ± 5.9", "\N{EN DASH}"]  # 10 of 11 and 13
+
+
+def test_an_evaluation_without_a_class_does_not_count_for_it(tmp_path):
+    for seed, matrix in enumerate(([[9, 1], [0, 10]], [[0, 0], [5, 5]])):
+        folders.write_run(tmp_path / f"a{seed}", seed=seed)
+        path = tmp_path / f"a{seed}" / "test.json"
+        folders.write_json(path, {"top1_accuracy": 0.5, "loss": 0.3, "confusion_matrix": matrix})
+    (table,) = classes.by_class(find(read([tmp_path]))).values()
+    assert {row[0].text: row[1].text for row in table.rows} == {"1": "75.0 ± 35.4", "0": "90.0"}
+
+
+@pytest.mark.parametrize("steps, epochs, shown", [(580, 580 / (1237 / 64), "30"), (40, 40 / (1237 / 64), "2.07")])
+def test_a_report_tells_epochs_as_the_terminal_does(tmp_path, steps, epochs, shown):
+    folders.write_run(tmp_path / "run")
+    path = tmp_path / "run" / "summary.json"
+    folders.write_json(path, json.loads(path.read_text()) | {"steps": steps, "epochs": epochs})
+    results = contents.results(find(read([tmp_path])))
+    assert results.rows[0][results.columns.index("epochs")].text == shown
 
 
 def test_a_report_has_f1_at_chosen_thresholds_and_r2_of_a_single_number(tmp_path):

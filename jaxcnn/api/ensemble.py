@@ -22,6 +22,8 @@ _log = logging.getLogger(__name__)
 def ensemble(runs: Sequence[Run | str | os.PathLike[str]]) -> "Ensemble":
     """Runs of one task that answer together: the mean of their probabilities, each with its own temperature.
 
+        jaxcnn.ensemble(["runs/a", "runs/b"]).evaluate("test")
+
     Args:
       runs: runs, or their workdirs.
 
@@ -47,7 +49,14 @@ class Ensemble:
         return f"<ensemble of {len(self.runs)} runs: {', '.join(str(run.workdir) for run in self.runs)}>"
 
     def probabilities(self, images: Any) -> Float32[np.ndarray, "n k"]:
-        """The mean of the networks' probabilities of each class, for each image; images as for `run.predict`."""
+        """The mean of the networks' probabilities of each class, for each image; images as for `run.predict`.
+
+        Returns:
+          An array [N, K] for N images and K classes, from 0 to 1.
+
+        Raises:
+          UserError: there is no image, or something is not an image.
+        """
         first = self.runs[0].network.trained
         shape, evaluation = first.spec.image_shape, first.spec.task.evaluation
         parts: list[np.ndarray] = []
@@ -61,7 +70,15 @@ class Ensemble:
         return np.concatenate(parts)
 
     def predict(self, images: Any, *, on_error: str = "raise") -> Predictions:
-        """The answer for each image, as from `run.predict`."""
+        """The answer for each image, as from `run.predict`.
+
+        Args:
+          images: as for `run.predict`.
+          on_error: for an image file that cannot be read: "raise", or "skip", which gives "file" and "error" only.
+
+        Raises:
+          UserError: there is no such `on_error`, or something is not an image.
+        """
         return self.runs[0].network._answered(images, self._whole.answers, on_error)
 
     def evaluate(self, split: str = "test", *, data: Any = None, batch_size: int = 0) -> Figures:

@@ -16,7 +16,7 @@ _SIDE = 96  # largest side of a thumbnail, pixels
 
 
 class Picture:
-    """A picture in a file, which a notebook shows.
+    """A picture in a file. A notebook shows it; in code, use the file.
 
     Attributes:
       path: the PNG file.
@@ -33,7 +33,13 @@ class Picture:
 
 
 class Figures(dict[str, Any]):
-    """Figures by name; a notebook shows them as a table, with their picture if there is one."""
+    """Figures by name: a dictionary, with inner ones; a notebook shows it as a table.
+
+    Shares, such as "top1_accuracy", are from 0 to 1, and names that end in "_seconds" are in seconds.
+
+    Attributes:
+      picture: what `Run.evaluate` drew, such as the confusion matrix; None if there is no picture.
+    """
 
     picture: Picture | None = None
 
@@ -43,10 +49,14 @@ class Figures(dict[str, Any]):
 
 
 class Records(list[dict[str, Any]]):
-    """Records of `metrics.jsonl` in order, such as for `pandas.DataFrame(records)`; a notebook shows the last ones."""
+    """Records in order, such as those of `metrics.jsonl`: a list of dictionaries; a notebook shows the last ones.
+
+    `pandas.DataFrame(records)` makes a table. The records of a run have "kind" ("train", "val" or "test") and "step";
+    others, such as "epoch", "loss" and "top1_accuracy", are in those that measured them.
+    """
 
     def column(self, name: str) -> list[Any]:
-        """The values of one name, from the records that have it."""
+        """The values of one name, such as "loss", from the records that have it; an empty list if none has."""
         return [record[name] for record in self if name in record]
 
     def _repr_html_(self) -> str:
@@ -57,7 +67,12 @@ class Records(list[dict[str, Any]]):
 
 
 class Predictions(list[dict[str, Any]]):
-    """The answers for images, in order; a notebook shows the first ones beside their images."""
+    """The answers for images, in order: a list of dictionaries; a notebook shows the first ones beside their images.
+
+    For classification, an answer has "label", "probability" and "top", the most probable classes with theirs; other
+    tasks have "labels" and "probabilities", "values", or objects. Answers for files have "file"; with
+    `on_error="skip"`, those for files that cannot be read have only "file" and "error".
+    """
 
     def __init__(self, columns: Callable[[Mapping[str, Any]], dict[str, Any]]) -> None:
         super().__init__()

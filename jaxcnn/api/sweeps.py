@@ -28,8 +28,9 @@ class Sweep:
 
     Attributes:
       workdir: folder of the sweep, which `jaxcnn.report` takes, too.
-      trials: one mapping for each: "overrides", "seed", "state", "values" (by objective, such as "val_accuracy").
-      best: the complete trial that is the best on validation; None if there is none.
+      trials: one dictionary for each: "overrides" (what it changes in the config), "seed", "state" (such as "complete",
+        "failed" or "waiting"), and "values" by objective, such as "val_accuracy", from 0 to 1.
+      best: the complete trial whose headline figure is the best on validation; None if there is none.
     """
 
     workdir: pathlib.Path

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from jaxcnn import command
+from jaxcnn.command import output
 from jaxcnn.config import UserError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Chosen:
         executables.keep()
         network, remarks = trained.load(folder or self.folder(), self.checkpoint.value, self.weights.value, devices)
         for remark in remarks:
-            print(f"jaxcnn: {remark}")
+            print(output.fitting(f"jaxcnn: {remark}"))
         return network
 
 

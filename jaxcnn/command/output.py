@@ -9,6 +9,7 @@ import errno
 import io
 import os
 import select
+import shutil
 import sys
 from typing import Any
 
@@ -56,6 +57,16 @@ def failure() -> OSError | None:
     buffer = getattr(sys.stdout, "buffer", None)
     raw = getattr(buffer, "raw", buffer)
     return raw.failure if isinstance(raw, _Lasting) else None
+
+
+def fitting(line: str) -> str:
+    """A line for standard output: broken between words where a terminal is narrower; unchanged elsewhere."""
+    if not sys.stdout.isatty():
+        return line
+    from jaxcnn.train.terminal import wrapped
+
+    columns = shutil.get_terminal_size().columns
+    return "\n".join(wrapped(each, columns) if len(each) > columns else each for each in line.split("\n"))
 
 
 def has_colours(stream: Any) -> bool:

@@ -33,7 +33,7 @@ from absl import flags
 
 from jaxcnn import command
 from jaxcnn.command import network as chosen
-from jaxcnn.command import unused
+from jaxcnn.command import output, unused
 from jaxcnn.compress import compressing
 from jaxcnn.config import UserError
 
@@ -127,7 +127,7 @@ def _measure(folder: pathlib.Path, options: compressing.Options) -> int:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    print(output.fitting(line), flush=True)
 
 
 def _load() -> Any:

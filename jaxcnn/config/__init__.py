@@ -1,6 +1,6 @@
 """The configuration of a run: frozen dataclasses, created and checked once, at the start.
 
-A file in `jaxcnn/configs/` returns an `ml_collections.ConfigDict` whose tree mirrors `Config`. `from_config_dict` turns
+A file in `configs/` returns an `ml_collections.ConfigDict` whose tree mirrors `Config`. `from_config_dict` turns
 it into these dataclasses and refuses values out of range and impossible combinations. After that, no code looks up keys
 in a dictionary, and a mistake cannot appear in the middle of a run. Mistakes raise `ConfigError`, one line each.
 

@@ -24,7 +24,7 @@ from typing import Any
 from absl import flags
 
 from jaxcnn import command
-from jaxcnn.command import unused
+from jaxcnn.command import output, unused
 from jaxcnn.config import Config, UserError
 from jaxcnn.machine import hosts, writable
 from jaxcnn.machine.heartbeat import Cluster
@@ -108,11 +108,13 @@ def _data() -> int:
     for result in found.results:
         advice = f"; {result.advice}" if result.advice else ""
         text = f"{result.name}: {result.found}{advice}"
-        console.print(Text(f"{result.status:<4}", style=COLOURS[result.status]), shown(text), soft_wrap=True)
+        line = Text(output.fitting(f"{result.status:<4} {shown(text)}"))
+        line.stylize(COLOURS[result.status], 0, len(result.status))
+        console.print(line, soft_wrap=True)
         for example in result.examples:
-            console.print("      ", shown(example), soft_wrap=True)
+            console.print(output.fitting(f"       {shown(example)}"), soft_wrap=True)
     for note in found.notes:
-        console.print("note", shown(note), soft_wrap=True)
+        console.print(output.fitting(f"note {shown(note)}"), soft_wrap=True)
     if OUT.value and names:
         console.print("wrote", f"{OUT.value}: {data.draw(config.data, config.task, pathlib.Path(OUT.value))} images")
     _count([result.status for result in found.results])

@@ -33,7 +33,14 @@ DISK_MIB_PER_SECOND = 50
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """The result of a check: `status` is ok, warn or fail; `advice` says what to do if it is not ok."""
+    """The result of a check.
+
+    Attributes:
+      name: what was checked.
+      status: "ok", "warn" or "fail".
+      found: what was found, in words.
+      advice: what to do; empty if the status is "ok".
+    """
 
     name: str
     status: str

@@ -32,7 +32,11 @@ MOST_COMPARED = 10**11  # pairs of images of two splits
 
 @dataclasses.dataclass(frozen=True)
 class Finding(Check):
-    """The result of a check of the images; `examples` names some images."""
+    """The result of a check of the images.
+
+    Attributes:
+      examples: some of the images that it is about, such as their files.
+    """
 
     examples: tuple[str, ...] = ()
 

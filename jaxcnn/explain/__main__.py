@@ -16,6 +16,7 @@ from absl import flags
 
 from jaxcnn import command
 from jaxcnn.command import network as chosen
+from jaxcnn.command import output
 from jaxcnn.config import UserError
 from jaxcnn.machine import malloc, writable
 from jaxcnn.machine.paths import separate
@@ -103,7 +104,7 @@ def main() -> int:
     else:
         images, notes = given.of_split(subject, SPLIT.value or "", EXAMPLES.value, SEED.value), []
     for line in (*remarks, *left_out, *notes):
-        print(f"jaxcnn: {line}")
+        print(output.fitting(f"jaxcnn: {line}"))
     options = _options(names)
     request = write.Request(
         methods=names,

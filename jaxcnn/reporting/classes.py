@@ -1,5 +1,6 @@
-"""Accuracy by class of the chosen settings, from the confusion matrices of their tests."""
+"""Recall, precision and other figures of each class, of the chosen settings, from their tests."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,9 @@ import numpy as np
 from jaxcnn.reporting import labels
 from jaxcnn.reporting.findings import Family, Findings
 from jaxcnn.reporting.settings import Setting, sample
-from jaxcnn.reporting.tables import Table, by_name, number, text
+from jaxcnn.reporting.sound import is_number
+from jaxcnn.reporting.statistics import Spread, spread
+from jaxcnn.reporting.tables import Cell, Table, by_name, number, text
 from jaxcnn.tasks.confusion import Confusion
 
 MOST_CLASSES = 20
@@ -39,26 +42,71 @@ def _of_family(family: Family) -> Table | None:
         return None  # those of detectors are in `detectors`
     named = names(family.chosen)
     totals = np.array([matrix.totals for matrix in seeds])  # [seeds, K]
-    right = np.array([matrix.right for matrix in seeds]) / np.maximum(totals, 1)
+    guessed = np.array([matrix.guessed for matrix in seeds])
+    right = np.array([matrix.right for matrix in seeds])
+    absent = np.where(totals > 0, 0.0, np.nan)  # a class without examples in the test of a seed has no figures there
+    shown = {  # as in `tasks.confusion.by_class`
+        "recall %": absent + right / np.maximum(totals, 1),
+        "precision %": absent + right / np.maximum(guessed, 1),
+        "F1 %": absent + 2 * right / np.maximum(totals + guessed, 1),
+    }
+    found = [spread(of.tolist()) for of in shown["recall %"].T]
     other, often = Confusion.mean(seeds).most_confused()
     shares = often / np.maximum(totals.mean(axis=0), 1e-9)
-    there = [k for k in np.argsort(right.mean(axis=0)) if totals[:, k].any()]
+    there = sorted((of.mean, k) for k, of in enumerate(found) if of)
+    measured = {title: of for title, find in MEASURED.items() if (of := _measured(family.chosen, find))}
     rows = []
-    for k in there[:MOST_CLASSES]:
-        std = f" ± {100 * right[:, k].std(ddof=1):.1f}" if len(seeds) > 1 else ""
+    for _, k in there[:MOST_CLASSES]:
         share = float(shares[k])
         rows.append([
-            text(named[k]), number(float(right[:, k].mean()), f"{100 * right[:, k].mean():.1f}{std}"),
+            text(named[k]), *(_cell(spread(of[:, k].tolist())) for of in shown.values()),
+            *(_cell(of.get(named[k])) for of in measured.values()),
             text(named[other[k]] if share else "–"), number(share, f"{100 * share:.1f}" if share else "–"),
             number(float(totals[0, k]), f"{totals[0, k]:.0f}"),
         ])  # fmt: skip
-    columns = ["class", "accuracy %", "most often taken for", "share %", "examples"]
+    figures = [*shown, *measured]
+    columns = ["class", *figures, "most often taken for", "share %", "examples"]
     place = f"{family.architecture} on {family.dataset}"
     hidden = len(there) - len(rows)
-    notes = [f"The weakest first, {labels.count(len(seeds), 'seed')}."]
+    notes = [
+        f"The lowest recall first, {labels.count(len(seeds), 'seed')}. Recall: the share of a class that is found."
+    ]
     if hidden > 0:
         notes.append(f"{labels.count(hidden, 'better class', 'better classes')} left out.")
     return Table(
         f"classes-{labels.slug(place)}", f"Classes of {place}", columns, rows,
-        frozenset({"accuracy %", "share %", "examples"}), notes,
+        frozenset({*figures, "share %", "examples"}), notes,
     )  # fmt: skip
+
+
+def _measured(setting: Setting, find: Callable[[Mapping[str, Any], str], Any]) -> dict[str, Spread]:
+    """The spread over seeds of a figure that `find` takes from a test, by class; only of classes that have it."""
+    found: dict[str, Spread] = {}
+    for name in names(setting):
+        values = [find(run.test or {}, name) for run in setting.finished]
+        of = spread([v if is_number(v) else None for v in values], [sample(run) for run in setting.finished])
+        found |= {name: of} if of else {}
+    return found
+
+
+def _auroc(test: Mapping[str, Any], name: str) -> Any:
+    return _inner(_inner(test, "screening"), name).get("auroc")
+
+
+def _iou(test: Mapping[str, Any], name: str) -> Any:
+    return _inner(test, "iou_by_class").get(name)
+
+
+def _inner(of: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = of.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+MEASURED = {"AUROC %": _auroc, "IoU %": _iou}  # what a confusion matrix does not tell
+
+
+def _cell(of: Spread | None) -> Cell:
+    """A cell with mean ± std in per cent, with one decimal."""
+    if of is None:
+        return text("–")
+    return number(of.mean, f"{100 * of.mean:.1f}" + (f" ± {100 * of.std:.1f}" if of.std is not None else ""))

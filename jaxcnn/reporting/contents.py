@@ -86,7 +86,7 @@ def results(findings: Findings) -> Table:
                 if "published %" in columns:
                     best = max((f["accuracy"] for f in family.published), default=None)
                     row.append(number(best, "–" if best is None else f"{best:.2f}"))
-                row += [number(_epochs(setting), labels.value(_epochs(setting))), seconds_cell(setting.train_seconds)]
+                row += [_epochs(setting), seconds_cell(setting.train_seconds)]
                 row += [text(_where(setting, machines))] * several
             rows.append(row)
     what = ", ".join(dict.fromkeys(_headline_words(s) for s in findings.settings))
@@ -135,9 +135,14 @@ def _gap(setting: Setting, paper: float | None) -> Cell:
     return number(gap, f"{100 * gap:+.2f}".replace("-", "−") + (", within the spread" if within else ""))
 
 
-def _epochs(setting: Setting) -> float | None:
-    epochs = [round(run.summary["epochs"], 2) for run in setting.finished if run.summary and "epochs" in run.summary]
-    return epochs[0] if epochs else None
+def _epochs(setting: Setting) -> Cell:
+    """A cell with the epochs of the finished runs, such as "30"; "12 to 30" where some stopped early."""
+    summaries = [run.summary for run in setting.finished if run.summary and "epochs" in run.summary]
+    trained = {told["epochs"]: labels.epochs(told["epochs"], told.get("steps")) for told in summaries}
+    if not trained:
+        return NOTHING
+    least, most = trained[min(trained)], trained[max(trained)]
+    return number(max(trained), most if least == most else f"{least} to {most}")
 
 
 def machine_letters(findings: Findings) -> dict[str, str]:

@@ -12,6 +12,7 @@ import jaxcnn.config as configs
 from jaxcnn.config.networks import CIFAR_RESNET, RESNET
 from jaxcnn.reporting.statistics import Spread
 from jaxcnn.tasks.headline import Headline
+from jaxcnn.train import terminal
 
 ARCHITECTURES = {
     "alexnet": "AlexNet",
@@ -135,6 +136,15 @@ def datasets(all_configs: Iterable[dict[str, Any]]) -> dict[str, str]:
         if source.startswith(("npz:", "folder:", "csv:")) and dataset_id(source) not in DATA:
             places.setdefault(dataset_id(source), set()).add(source)
     return {source: source.partition(":")[2] for found in places.values() if len(found) > 1 for source in found}
+
+
+def epochs(length: float, steps: Any) -> str:
+    """A length in epochs, as the terminal shows it: "30" after the step in which the 30th epoch ends, else "2.07".
+
+    `steps` is the same length in steps; without it, the number is rounded.
+    """
+    known = isinstance(steps, int | float) and 1 <= steps < math.inf and 0 < length < math.inf
+    return terminal.epochs(steps, steps / length) if known else f"{length:.6g}"
 
 
 def figure(of: float | None, headline: Headline) -> str:

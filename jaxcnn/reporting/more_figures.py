@@ -47,6 +47,11 @@ TITLES = {
 }
 NO_FIGURES = ("examples", "step", "of_step", "temperature", "crc32", "macro_recall")  # the last is balanced accuracy
 NO_BEGINNINGS = ("tta_", "ema_", "ar_", "mask_ar")  # the last two: for few boxes or by size, where AP says more
+MACRO = {"balanced_accuracy", "macro_auroc"}
+MEANS = (
+    "Balanced accuracy is the mean of the recalls of the classes; AUROC is the mean over the classes, each against the "
+    "rest (macro)."
+)
 PLAIN = {"loss", "top5_accuracy"}  # these alone make no table
 MOST_COLUMNS = 9
 FEW_CLASSES = 5  # with so few, top-5 accuracy is always 1
@@ -95,9 +100,11 @@ def _of_family(family: Family) -> Table | None:
         figures_of = [number(of.mean if of else None, labels.percent_spread(of)) for of in spreads]
         rows.append([text(setting.described), number(len(setting.seeds), str(len(setting.seeds))), *figures_of])
     place = f"{family.architecture} on {family.dataset}"
+    notes = [f"Mean ± standard deviation over {noun}. These figures decide nothing."]
+    notes += [MEANS] * bool(MACRO & set(names))
     return Table(
         f"figures-{labels.slug(place)}", f"More figures of the test: {place}", ["setting", noun, *titles], rows,
-        frozenset({noun, *titles}), [f"Mean ± standard deviation over {noun}. These figures decide nothing."],
+        frozenset({noun, *titles}), notes,
     )  # fmt: skip
 
 

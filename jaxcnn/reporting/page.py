@@ -51,7 +51,8 @@ def render(
         there = [t for pattern in wanted for t in tables.values() if _fits(t.name, pattern)]
         drawn = [(plot, svg) for plot, svg in pictures if plot.section == name]
         if there or drawn:
-            sections.append({"name": name, "title": heading, "tables": there, "pictures": drawn})
+            narrow = sum(not svg.startswith("<img") for _, svg in drawn)  # images have the whole width
+            sections.append({"name": name, "title": heading, "tables": there, "pictures": drawn, "narrow": narrow})
     return environment.get_template("page.html.jinja").render(
         title=title,
         summary=_summary(findings),

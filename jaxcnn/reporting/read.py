@@ -291,8 +291,9 @@ def last_step(run: Run) -> str:
     if not run.records:
         return "it wrote no record of training" if run.config else "it has not started"
     last = run.records[-1]
-    epoch = f" (epoch {last['epoch']:.2f})" if isinstance(last.get("epoch"), int | float) else ""
-    return f"its last record is from step {last.get('step')}{epoch}"
+    step, epoch = last.get("step"), last.get("epoch")
+    told = f" (epoch {float(labels.epochs(epoch, step)):.2f})" if isinstance(epoch, int | float) else ""
+    return f"its last record is from step {step}{told}"
 
 
 def json_object(path: pathlib.Path) -> tuple[dict[str, Any] | None, str]:

@@ -93,7 +93,7 @@ def configs(findings: Findings) -> Table:
         )
     rows.sort(key=lambda row: (row[3].text, row[0].text))
     columns = ["key", "values", "default", "settings"]
-    notes = ["Every other key is at its default (jaxcnn/config.py); each run's config.json has all of them."]
+    notes = ["Every other key is at its default (docs/config_fields.md); each run's config.json has all of them."]
     return Table("configs", "Configuration: values that are not the default", columns, rows, notes=notes)
 
 

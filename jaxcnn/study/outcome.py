@@ -16,6 +16,7 @@ from jaxcnn.study import objectives, spec
 from jaxcnn.study.folder import Definition
 from jaxcnn.study.table import Board, line_of
 from jaxcnn.tasks.headline import Headline
+from jaxcnn.train import terminal
 from jaxcnn.train.drive import Diverged
 from jaxcnn.train.logbook import duration
 
@@ -82,8 +83,15 @@ def _count(number: int, noun: str) -> str:
 
 
 def show(lines: list[str | Table], console: Console) -> None:
-    """Print lines and tables; tables keep their full width in a pipe."""
-    if not console.is_terminal:
+    """Print lines and tables: on a terminal, lines are broken between words, but for commands, which can be copied; in
+    a pipe, all have their full width.
+    """
+    if console.is_terminal:
+        lines = [
+            terminal.wrapped(line, console.width) if isinstance(line, str) and " python -m " not in line else line
+            for line in lines
+        ]
+    else:
         console = Console(width=200, highlight=False, markup=False, emoji=False, file=console.file)
     for line in lines:
         if isinstance(line, str):
