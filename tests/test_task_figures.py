@@ -7,7 +7,7 @@ from scipy import special
 
 from jaxcnn.config import Task, UserError
 from jaxcnn.data.batch import Constants
-from jaxcnn.tasks import areas, by_name, classification, multilabel, regression
+from jaxcnn.tasks import areas, by_name, classification, multilabel, regression, temperature
 
 GENERATOR = np.random.default_rng(0)
 NAMES = tuple("abcde")
@@ -100,11 +100,20 @@ def test_temperature_calibration_and_area_of_classes_are_those_of_the_references
     )
     collector = classification.Guesses()
     collector.add(logits, labels)
-    temperature = collector.fitted()["temperature"]
+    fitted = collector.fitted()["temperature"]
     losses = {t: reference.log_loss(labels, special.softmax(logits / t, axis=-1)) for t in np.linspace(1, 10, 901)}
-    assert temperature == pytest.approx(min(losses, key=losses.get), abs=0.02)
-    scaled = collector.figures(NAMES, {"temperature": temperature})
+    assert fitted == pytest.approx(min(losses, key=losses.get), abs=0.02)
+    scaled = collector.figures(NAMES, {"temperature": fitted})
     assert scaled["calibrated_error"] < scaled["calibration_error"] == figures["calibration_error"]
+
+
+def test_answers_without_a_mistake_say_nothing_about_the_temperature():
+    labels = np.arange(24, dtype=np.int32) % 3
+    logits = np.eye(3, dtype=np.float32)[labels]
+    assert temperature.best_temperature(logits, labels) == 1.0
+    assert temperature.best_temperature(3 * logits, np.roll(labels, 1)) == pytest.approx(20, rel=1e-3)  # all wrong
+    labels[0] = 1
+    assert 0.05 < temperature.best_temperature(logits, labels) < 1
 
 
 def test_the_figures_of_numbers_are_scikit_learns_in_their_units():
