@@ -1,18 +1,22 @@
 """`jaxcnn.sweep`, `jaxcnn.report` and `jaxcnn.doctor`: the commands' work from Python."""
 
+import dataclasses
 import importlib
+import json
 import re
 import sys
 import types
 from multiprocessing import spawn
 
+import flax.linen as nn
 import numpy as np
 import pytest
 
 import jaxcnn
 from jaxcnn.config import ConfigError, UserError
-from jaxcnn.study import measure
-from tests import digits, small
+from jaxcnn.machine import plugins
+from jaxcnn.study import measure, spec
+from tests import digits, own_parts, small
 
 
 def test_a_sweep_runs_continues_and_is_reported(tmp_path):
@@ -28,6 +32,35 @@ def test_a_sweep_runs_continues_and_is_reported(tmp_path):
     assert "report.html" in made._repr_html_()
 
 
+def test_objects_are_varied_by_their_names_and_those_of_the_session_train_in_this_process(tmp_path):
+    class Mine(nn.Module):
+        """A network in no module file."""
+
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(10)(x.mean(axis=(1, 2)))
+
+    def one_loss(outputs, targets):
+        return ((outputs - targets) ** 2).mean(axis=1)
+
+    space = {"model.name": [own_parts.Plain, Mine], "task.loss": ["", own_parts.two_numbers]}
+    named = [spec.values(key, values).rows for key, values in space.items()]
+    assert named == [
+        ({"model.name": "tests.own_parts:Plain"}, {"model.name": "given:Mine"}),
+        ({"task.loss": ""}, {"task.loss": "tests.own_parts:two_numbers"}),
+    ]
+    base = digits.config(
+        model={"name": plugins.name_of(Mine), "width": 1.0},
+        data={"source": "digits", "val_examples": 200, "test_split": ""},
+    )
+    base = dataclasses.replace(base, run=dataclasses.replace(base.run, steps=2))
+    with small.unoptimised(), small.programs_kept():
+        found = jaxcnn.sweep(base, tmp_path / "sweep", space={"task.loss": [one_loss]}, progress=False)
+    assert [each["state"] for each in found.trials] == ["complete"], found.trials
+    kept = json.loads((tmp_path / "sweep" / "trials" / "0000" / "config.json").read_text())
+    assert (kept["model"]["name"], kept["task"]["loss"]) == ("given:Mine", "given:one_loss")
+
+
 def test_what_is_no_sweep_or_report_is_told_in_one_line(tmp_path):
     for call, told in (
         (lambda: jaxcnn.sweep("quickstart", tmp_path), "no get_sweep"),
@@ -36,8 +69,24 @@ def test_what_is_no_sweep_or_report_is_told_in_one_line(tmp_path):
         (lambda: jaxcnn.sweep("quickstart", tmp_path, space={}), "varies nothing"),
         (lambda: jaxcnn.sweep("sweeps/imbalance", tmp_path, seeds=(1,)), "is for space="),
         (
-            lambda: jaxcnn.sweep(jaxcnn.config("cnn", loss=lambda o, t: 0), tmp_path, space={"lr": [1.0]}),
+            lambda: jaxcnn.sweep(
+                jaxcnn.config("cnn", loss=lambda o, t: 0), tmp_path, space={"lr": [1.0]}, engine="processes"
+            ),
             "is an object of this session",
+        ),
+        (
+            lambda: jaxcnn.sweep("quickstart", tmp_path, space={"task.loss": ["", lambda o, t: 0]}, engine="workers"),
+            r"config.task.loss='given:lambda.*' is an object of this session, but other processes may work on",
+        ),
+        (
+            lambda: jaxcnn.sweep(
+                "quickstart", tmp_path, space={"augment.own": [[], [lambda image, key: 0]]}, workers=0, engine="slurm"
+            ),
+            "config.augment.own=.*is an object of this session",
+        ),
+        (
+            lambda: jaxcnn.sweep("quickstart", tmp_path, space={"lr": [0.1, own_parts.two_numbers]}),
+            "learning_rate must be of type float, not 'tests.own_parts:two_numbers'",
         ),
         (jaxcnn.report, "no folder was given"),
         (lambda: jaxcnn.report(tmp_path / "nothing"), "nothing"),

@@ -142,6 +142,8 @@ def test_code_that_is_not_ours_can_be_refused_altogether(name, monkeypatch):
         ),
         ({"model": {"name": f"{P}:Cached", "width": 1.0}}, "has variables in memory; it may have params"),
         ({"model": {"name": f"{P}:two_numbers", "width": 1.0}}, "cannot be made"),
+        ({"model": {"name": f"{P}:made_nnx", "width": 1.0}}, "is an instance of a flax.nnx module, which has its"),
+        ({"model": {"name": f"{P}:made_object", "width": 1.0}}, "is an object of Shape, neither a Flax module nor a"),
         ({"model": {"name": f"{P}:not_callable", "width": 1.0}}, "is neither a Flax module nor a function"),
         (
             {"model": {"name": f"{P}:Plain", "width": 1.0}, "norm": {"group_size": 4}},

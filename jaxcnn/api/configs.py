@@ -89,24 +89,17 @@ def changed(known: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, Any
             for name, inner in configs.flatten(value).items():
                 flat[key_of(f"{key}.{name}", known)] = inner
         elif key == "data" and callable(value):
-            flat[_SOURCE] = _named(value)
+            flat[_SOURCE] = plugins.names_of(value)
         elif key == "data":
             raise ConfigError(
                 "data= is the name of a source, such as 'folder:photos', or fields of config.data; arrays are given to "
                 "jaxcnn.train(config, workdir, data=(images, labels))"
             )
         elif key == "model":
-            flat["model.name"] = _named(value)
+            flat["model.name"] = plugins.names_of(value)
         else:
             flat[key_of(key, known)] = value
-    return flat | {key: _named(flat[key]) for key in configs.open_keys() if key in flat}
-
-
-def _named(value: Any) -> Any:
-    """The open name of an object, or of each in a list."""
-    if isinstance(value, list | tuple):
-        return tuple(map(_named, value))
-    return plugins.name_of(value) if callable(value) else value
+    return flat | {key: plugins.names_of(flat[key]) for key in configs.open_keys() if key in flat}
 
 
 def checked(config: Recipe) -> Config:

@@ -15,7 +15,7 @@ from jaxcnn.api.configs import Recipe
 from jaxcnn.api.errors import python_words
 from jaxcnn.api.shown import table
 from jaxcnn.config import Config, ConfigError, UserError, flatten, to_dict
-from jaxcnn.machine import given, paths, plugins
+from jaxcnn.machine import given, paths
 from jaxcnn.machine.extras import need
 from jaxcnn.study import choices
 
@@ -75,7 +75,8 @@ def sweep(
         `space`, any config or recipe.
       workdir: folder of the sweep; the same call continues one that was stopped.
       space: what is varied: a mapping from fields to lists of values, of which all combinations are tried; or a space
-        of `jaxcnn.study.spec`, which also has ranges.
+        of `jaxcnn.study.spec`, which also has ranges. Functions and classes may be values, as in `jaxcnn.config`; with
+        another engine than "inline" they must be in a module file.
       seeds: `config.seed` of the repetitions of every planned trial, with `space`.
       trials: number of trials of a random sweep or a search.
       sampler: "grid", "random", "tpe", "cmaes", "nsga2", "nsga3" or "gp"; empty: grid for lists, random for ranges.
@@ -101,11 +102,6 @@ def sweep(
 
         _check(sampler=sampler, pruner=pruner, engine=engine, trials=trials, workers=workers, timeout=timeout)
         base, wanted, name, file = _sources(config, space, tuple(seeds))
-        if own := plugins.needs(base):
-            raise UserError(
-                f"config.{own[0][0]}={own[0][1]!r} is an object of this session, but other processes may work on the "
-                "sweep; put it into a module and name it as package.module:attribute"
-            )
         folder = paths.expand(os.fspath(workdir), "workdir=")
         board = whole.run(
             whole.Wanted(
