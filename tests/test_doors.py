@@ -98,6 +98,61 @@ def test_what_is_no_sweep_or_report_is_told_in_one_line(tmp_path):
         jaxcnn.doctor("resnt")
 
 
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda config, there: jaxcnn.train(config, None), "workdir must be a path, such as 'runs/digits', not None"),
+        (lambda config, there: jaxcnn.train(config, there, after_step=3), "after_step must be a function of one event"),
+        (
+            lambda config, there: jaxcnn.train(config, there, after_evaluation=[3]),
+            "after_evaluation must be a function",
+        ),
+        (lambda config, there: jaxcnn.train(config, there, stop=3), "stop must be a function"),
+        (lambda config, there: jaxcnn.load(3), "workdir must be a path, such as 'runs/digits', not of type int"),
+        (lambda config, there: jaxcnn.load(there, devices="all"), "devices must be a whole number, but is 'all'"),
+        (lambda config, there: jaxcnn.report(None), "folder must be a path"),
+        (lambda config, there: jaxcnn.report(there, title=3), "title and explain must be texts"),
+        (lambda config, there: jaxcnn.doctor(workdir=None), "workdir must be a path"),
+        (lambda config, there: jaxcnn.ensemble(3), "runs must be a list of runs or of their workdirs, not of type int"),
+        (lambda config, there: jaxcnn.ensemble([None, None]), "workdir must be a path"),
+        (lambda config, there: jaxcnn.find_rate(config, steps="a"), "steps must be a whole number, but is 'a'"),
+        (lambda config, there: jaxcnn.summary(config, 8, 10), "image_shape must be (height, width, channels)"),
+        (lambda config, there: jaxcnn.summary(config, (8, 8), 10), "image_shape must be (height, width, channels)"),
+        (lambda config, there: jaxcnn.summary(config, (8, 8, 1), -1), "outputs must be at least 0, not -1"),
+        (lambda config, there: jaxcnn.config("quickstart", optim={3: 3}), "there is no field 'optim.3'"),
+        (lambda config, there: jaxcnn.sweep(config, there, space=3), "space must be a mapping from fields to lists"),
+        (lambda config, there: jaxcnn.sweep(config, there, space={3: [3]}), "the name of a field is a text"),
+        (
+            lambda config, there: jaxcnn.sweep(config, there, space={"lr": [object()]}),
+            "learning_rate cannot be <object",
+        ),
+        (
+            lambda config, there: jaxcnn.sweep(config, there, space={"lr": [0.1]}, seeds=3),
+            "seeds must be a list of num",
+        ),
+        (
+            lambda config, there: jaxcnn.sweep(config, there, space={"lr": [0.1]}, seeds="a"),
+            "seeds must be a list of nu",
+        ),
+        (lambda config, there: jaxcnn.sweep(config, None, space={"lr": [0.1]}), "workdir must be a path"),
+        (
+            lambda config, there: jaxcnn.sweep(config, there, space={"lr": [0.1]}, timeout="a"),
+            "timeout must be a number",
+        ),
+    ],
+)
+def test_arguments_of_wrong_types_are_told_in_one_line_and_leave_nothing(call, told, tmp_path):
+    with pytest.raises(UserError, match=re.escape(told)) as error:
+        call(jaxcnn.config("quickstart"), tmp_path / "there")
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500 and not (tmp_path / "there").exists()
+
+
+def test_numbers_of_numpy_are_values_of_a_sweep():
+    rows = spec.values("optim.learning_rate", list(np.linspace(0.25, 0.75, 3, dtype=np.float32))).rows
+    assert [row["optim.learning_rate"] for row in rows] == [0.25, 0.5, 0.75]
+    assert all(type(row["optim.learning_rate"]) is float for row in rows)
+
+
 def test_the_doctor_looks_at_arrays_and_stays_a_package():
     images = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), np.uint8)
     images[50] = images[0]

@@ -167,6 +167,8 @@ def key_of(key: str, known: Mapping[str, Any]) -> str:
     """The full name of a field, such as "optim.learning_rate" for "learning_rate" or "lr"."""
     if key in known:
         return key
+    if not isinstance(key, str):
+        raise ConfigError(f"the name of a field is a text, such as 'optim.learning_rate', not {key!r:.100}")
     same = [each for each in known if each.endswith(f".{key}")] if "." not in key else []
     if len(same) == 1:
         return same[0]

@@ -3,6 +3,7 @@
 import dataclasses
 import html
 import io
+import math
 import os
 import pathlib
 import time
@@ -10,12 +11,13 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from jaxcnn.api import arguments
 from jaxcnn.api import configs as recipes
 from jaxcnn.api.configs import Recipe
 from jaxcnn.api.errors import python_words
 from jaxcnn.api.shown import table
 from jaxcnn.config import Config, ConfigError, UserError, flatten, to_dict
-from jaxcnn.machine import given, paths
+from jaxcnn.machine import given
 from jaxcnn.machine.extras import need
 from jaxcnn.study import choices
 
@@ -101,8 +103,10 @@ def sweep(
         from jaxcnn.train.interrupts import Interrupts
 
         _check(sampler=sampler, pruner=pruner, engine=engine, trials=trials, workers=workers, timeout=timeout)
-        base, wanted, name, file = _sources(config, space, tuple(seeds))
-        folder = paths.expand(os.fspath(workdir), "workdir=")
+        base, wanted, name, file = _sources(
+            config, space, tuple(arguments.several("seeds", seeds, "a list of numbers"))
+        )
+        folder = arguments.path(workdir, "workdir")
         board = whole.run(
             whole.Wanted(
                 folder=folder,
@@ -140,8 +144,10 @@ def _check(*, sampler: str, pruner: str, engine: str, trials: int, workers: int,
     options = types.SimpleNamespace(sampler=sampler, pruner=pruner, engine=engine)
     given.check_choices(options, _CHOICES | ({} if sampler else {"sampler": [""]}))
     for name, value in (("trials", trials), ("workers", workers), ("timeout", timeout)):
-        if value is not None and not value >= 0:
-            raise UserError(f"--{name}={value!r}: it must be 0 or more")
+        if value is not None:
+            arguments.number(name, value, -math.inf, whole=name != "timeout")
+            if not value >= 0:
+                raise UserError(f"--{name}={value!r}: it must be 0 or more")
     if workers:
         given.refuse_beside("engine", engine, {"workers": ("processes", "slurm")}, {"workers"})
     if timeout is not None and engine == "workers":
@@ -155,7 +161,7 @@ def _sources(config: Recipe, space: Any, seeds: tuple[int, ...]) -> tuple[Config
     if space is not None:
         base = recipes.checked(recipes.config(config))
         name = pathlib.Path(os.fspath(config)).stem if isinstance(config, str | os.PathLike) else base.model.name
-        return base, spec.Sweep(_space(space, base), seeds), name, name
+        return base, spec.sweep(_space(space, base), seeds=seeds), name, name
     if not isinstance(config, str | os.PathLike):
         raise ConfigError("a sweep of a config needs space=, such as space={'lr': [0.1, 0.2]}")
     if seeds:
@@ -171,8 +177,13 @@ def _space(space: Any, base: Config) -> Any:
     """A space from a mapping of fields to lists of values."""
     from jaxcnn.study import spec
 
-    if not isinstance(space, Mapping):
+    if isinstance(space, spec.Space):
         return space
+    if not isinstance(space, Mapping):
+        raise ConfigError(
+            f"space must be a mapping from fields to lists of values, such as {{'lr': [0.1, 0.2]}}, or a space of "
+            f"jaxcnn.study.spec, not of type {type(space).__name__}"
+        )
     flat = flatten(to_dict(base))
     parts = [spec.values(recipes.key_of(key, flat), values) for key, values in space.items()]
     if not parts:

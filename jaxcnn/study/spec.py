@@ -106,7 +106,17 @@ def rows(sets: Sequence[Mapping[str, Any]]) -> Rows:
     """Varies several fields: sets of overrides, such as `[{}, {"augment.cutout": 16}]`; {} changes nothing."""
     if not sets or not all(isinstance(each, Mapping) for each in sets):
         raise ConfigError(f"sweep: rows(…) needs a list of mappings from key to value, not {sets!r}")
-    return Rows(tuple({key: plugins.names_of(value) for key, value in each.items()} for each in sets))
+    return Rows(tuple({key: _plain(key, value) for key, value in each.items()} for each in sets))
+
+
+def _plain(key: str, value: Any) -> Any:
+    """A value as the records of a sweep keep it: objects by their names, numbers of NumPy as those of Python."""
+    value = plugins.names_of(value.item() if isinstance(value, np.generic) else value)
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        raise ConfigError(f"sweep: {key} cannot be {value!r:.100}, of type {type(value).__name__}") from None
+    return value
 
 
 def zipped(*parts: Space) -> Rows:
