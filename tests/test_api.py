@@ -418,6 +418,22 @@ def test_floats_and_columns_of_labels_are_other_tasks_of_the_same_functions(tmp_
     assert figures["at_thresholds"]["macro_f1"] > figures["at_half"]["macro_f1"]
 
 
+def test_a_run_with_balanced_sampling_that_was_stopped_has_the_bits_of_one_that_was_not(tmp_path):
+    splits = open_splits(configs.Data(source="digits", protocol="full"))
+    images, labels = splits.train.read(np.arange(len(splits.train))), splits.train.targets
+    kept = np.flatnonzero((labels > 2) | (np.arange(len(labels)) % 4 == 0))  # three rare classes
+    np.savez(tmp_path / "rare.npz", train_images=images[kept], train_labels=labels[kept])
+    data = {"source": f"npz:{tmp_path}/rare.npz", "val_examples": 200, "test_split": "", "sampling": "balanced"}
+    folders = tmp_path / "whole", tmp_path / "continued"
+    digits.run(folders[0], **THIN, data=data)
+    digits.run_up_to(23, folders[1], **THIN, data=data)  # within the second epoch
+    digits.run(folders[1], **THIN, data=data)
+    whole, continued = map(runs.kept, folders)
+    assert continued["checkpoints"].pop("23")  # that of the stop
+    assert runs.differences(whole, continued) == [] and len(whole["records"]) == 10
+    assert whole["summary.json"]["steps"] == digits.STEPS > whole["summary.json"]["epochs"] * (len(kept) - 200) / 64
+
+
 def test_a_run_without_a_test_split_fits_temperature_and_thresholds_also_when_it_is_continued(tmp_path):
     data = {"source": "digits", "val_examples": 200, "test_split": ""}
     changes = {"data": data, "task": configs.Task(specificity=0.9)}

@@ -172,14 +172,6 @@ def name_of(given: Any) -> str:
     return next(name for name in names if _is_named(name, given))
 
 
-def names_of(value: Any) -> Any:
-    """The value of a field, with each object in it as its open name; a list with objects becomes a tuple of names."""
-    if isinstance(value, list | tuple):
-        named = tuple(map(names_of, value))
-        return value if all(one is other for one, other in zip(named, value, strict=True)) else named
-    return name_of(value) if callable(value) else value
-
-
 def _is_named(name: str, given: Any) -> bool:
     """Whether an object has this name; a free name becomes its name."""
     with _LOADING:

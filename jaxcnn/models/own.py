@@ -155,8 +155,12 @@ def _refuse_unused(loaded: plugins.Loaded, model: config.Model, taken: Any) -> N
     if "model" in taken:
         return
     for name in (*OPTIONAL, "dtype"):
+        value = getattr(model, name)
+        if _is_set(model, name) and name in loaded.options:
+            raise UserError(
+                f"config.model.{name}={value!r} has no effect: {loaded.name!r} gives {name}, too; leave one of them out"
+            )
         if _is_set(model, name) and name not in taken:
-            value = getattr(model, name)
             raise UserError(f"config.model.{name}={value!r} has no effect: {loaded.name!r} has no argument {name!r}")
 
 

@@ -24,7 +24,7 @@ import numpy as np
 
 import jaxcnn.config as configs
 from jaxcnn.config import Config, ConfigError, convert
-from jaxcnn.machine import plugins
+from jaxcnn.machine import named
 from jaxcnn.study import elements
 
 Overrides = dict[str, Any]  # flat key of a config -> value
@@ -106,17 +106,7 @@ def rows(sets: Sequence[Mapping[str, Any]]) -> Rows:
     """Varies several fields: sets of overrides, such as `[{}, {"augment.cutout": 16}]`; {} changes nothing."""
     if not sets or not all(isinstance(each, Mapping) for each in sets):
         raise ConfigError(f"sweep: rows(…) needs a list of mappings from key to value, not {sets!r}")
-    return Rows(tuple({key: _plain(key, value) for key, value in each.items()} for each in sets))
-
-
-def _plain(key: str, value: Any) -> Any:
-    """A value as the records of a sweep keep it: objects by their names, numbers of NumPy as those of Python."""
-    value = plugins.names_of(value.item() if isinstance(value, np.generic) else value)
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError):
-        raise ConfigError(f"sweep: {key} cannot be {value!r:.100}, of type {type(value).__name__}") from None
-    return value
+    return Rows(tuple({key: named.plain(key, value) for key, value in each.items()} for each in sets))
 
 
 def zipped(*parts: Space) -> Rows:
@@ -198,14 +188,6 @@ def dimensions(space: Space) -> list[Rows | Range]:
             raise ConfigError("sweep: a chain is a list of trials, not a space to search; use --sampler=grid")
         return dimensions(space.parts[0])
     return [space]
-
-
-def choices(space: Space) -> Iterator[tuple[str, Any]]:
-    """(field, value) of everything listed in a space; ranges list nothing."""
-    if isinstance(space, Rows):
-        yield from (pair for row in space.rows for pair in row.items())
-    for part in space.parts if isinstance(space, Product | Chain) else ():
-        yield from choices(part)
 
 
 def has_ranges(space: Space) -> bool:

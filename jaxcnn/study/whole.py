@@ -4,7 +4,7 @@ import dataclasses
 import importlib
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -146,12 +146,20 @@ def _define(wanted: Wanted, shared: Shared) -> tuple[plans.Plan, Definition]:
 
 def _check_objects(wanted: Wanted) -> None:
     """Refuse objects that only this process has, if others work on the sweep."""
-    own = [*plugins.needs(wanted.base), *filter(_is_of_a_session, spec.choices(wanted.sweep.space))]
+    own = [*plugins.needs(wanted.base), *filter(_is_of_a_session, _listed(wanted.sweep.space))]
     if own and wanted.engine != "inline":
         raise UserError(
             f"config.{own[0][0]}={own[0][1]!r} is an object of this session, but other processes may work on the "
             "sweep; put it into a module and name it as package.module:attribute"
         )
+
+
+def _listed(space: spec.Space) -> Iterator[tuple[str, Any]]:
+    """(field, value) of everything listed in a space; ranges list nothing."""
+    if isinstance(space, spec.Rows):
+        yield from (pair for row in space.rows for pair in row.items())
+    for part in space.parts if isinstance(space, spec.Product | spec.Chain) else ():
+        yield from _listed(part)
 
 
 def _is_of_a_session(choice: tuple[str, Any]) -> bool:

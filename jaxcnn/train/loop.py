@@ -16,7 +16,19 @@ from jaxcnn.machine import extras
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.machine.heartbeat import Cluster, Standing
 from jaxcnn.tasks import by_name, kept
-from jaxcnn.train import assess, curves, final_figures, measured, mistakes, origin, plateau, summary, told, workdir
+from jaxcnn.train import (
+    assess,
+    curves,
+    final_figures,
+    measured,
+    mistakes,
+    origin,
+    packages,
+    plateau,
+    summary,
+    told,
+    workdir,
+)
 from jaxcnn.train.damage import DamagedError
 from jaxcnn.train.drive import Driver
 from jaxcnn.train.due import Due, due_steps
@@ -98,6 +110,7 @@ def opened(
                 print(f"jaxcnn: {folder} is finished: {summary.last_line(finished)}", file=hooks.output)
             yield finished
             return
+        packages.check(config)
         cluster.tell_with(lambda: Standing(0, folder))
         workdir.check_shared(folder, cluster)
         logbook = Logbook(
