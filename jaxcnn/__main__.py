@@ -1,6 +1,7 @@
 """List the commands: `python -m jaxcnn`."""
 
 import ast
+import os
 import pathlib
 import sys
 
@@ -34,4 +35,9 @@ if __name__ == "__main__":
             file=sys.stderr,
         )
         sys.exit(2)
-    print(listing())
+    try:
+        print(listing(), flush=True)
+    except OSError as error:  # not by `jaxcnn.command.output`: this command imports nothing
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush when Python exits
+        if not isinstance(error, BrokenPipeError):  # as in `python -m jaxcnn | head -1`
+            print(f"jaxcnn: some of the output could not be written: {error.strerror}", file=sys.stderr)

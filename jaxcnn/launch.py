@@ -18,6 +18,7 @@ import subprocess
 import sys
 
 from jaxcnn import command
+from jaxcnn.command import output
 from jaxcnn.config import UserError
 from jaxcnn.machine import paths
 
@@ -127,9 +128,12 @@ def _split(arguments: list[str]) -> tuple[list[str], str, list[str]]:
 
 
 if __name__ == "__main__":
+    output.keep()
     command.accept_any_text()
     try:
-        print(submit(sys.argv[1:]))
+        print(submit(sys.argv[1:]), flush=True)
+        if lost := output.failure():
+            print(f"jaxcnn: some of the output could not be written: {lost.strerror}", file=sys.stderr)
     except UserError as error:
         print(f"jaxcnn: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -110,6 +110,17 @@ def no_data():
 not_callable = 7
 
 
+class Shape:
+    """Callable with images, like networks of other libraries."""
+
+    def __call__(self, x):
+        """No logits."""
+        return x.shape
+
+
+made_object, made_nnx = Shape(), Nnx(4, rngs=nnx.Rngs(0))
+
+
 class Recorder:
     """A logger that appends lines to a file beside the workdir."""
 

@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.special import softmax
 
 import jaxcnn
 from jaxcnn import config as configs
@@ -18,6 +19,7 @@ from jaxcnn.api import training
 from jaxcnn.api.progress import NotebookProgress
 from jaxcnn.data import memory
 from jaxcnn.data.source import open_splits
+from jaxcnn.tasks.temperature import best_temperature
 from jaxcnn.train.hooks import Step
 from tests import digits, runs
 from tests.test_interrupts import THIN, At
@@ -406,4 +408,49 @@ def test_floats_and_columns_of_labels_are_other_tasks_of_the_same_functions(tmp_
     assert np.allclose([list(answer["probabilities"].values()) for answer in answers], probabilities, rtol=1e-6)
     assert answers._repr_html_().count("<img") == 4
     assert run.evaluate((images[:50] / 255, columns[:50]))["examples"] == 50
-    assert run.evaluate("val")["examples"] == 200
+    thresholds = json.loads((tmp_path / "fitted.json").read_text())["fitted"]["thresholds"]  # without a test split
+    assert run.network.trained.fitted == {"thresholds": thresholds} and thresholds != [0.5] * 3
+    for answer in answers:
+        pairs = zip(answer["probabilities"].items(), thresholds, strict=True)
+        assert answer["labels"] == [name for (name, probability), least in pairs if probability >= least]
+    figures = run.evaluate("val")
+    assert figures["examples"] == 200 and list(figures["thresholds"].values()) == thresholds
+    assert figures["at_thresholds"]["macro_f1"] > figures["at_half"]["macro_f1"]
+
+
+def test_a_run_with_balanced_sampling_that_was_stopped_has_the_bits_of_one_that_was_not(tmp_path):
+    splits = open_splits(configs.Data(source="digits", protocol="full"))
+    images, labels = splits.train.read(np.arange(len(splits.train))), splits.train.targets
+    kept = np.flatnonzero((labels > 2) | (np.arange(len(labels)) % 4 == 0))  # three rare classes
+    np.savez(tmp_path / "rare.npz", train_images=images[kept], train_labels=labels[kept])
+    data = {"source": f"npz:{tmp_path}/rare.npz", "val_examples": 200, "test_split": "", "sampling": "balanced"}
+    folders = tmp_path / "whole", tmp_path / "continued"
+    digits.run(folders[0], **THIN, data=data)
+    digits.run_up_to(23, folders[1], **THIN, data=data)  # within the second epoch
+    digits.run(folders[1], **THIN, data=data)
+    whole, continued = map(runs.kept, folders)
+    assert continued["checkpoints"].pop("23")  # that of the stop
+    assert runs.differences(whole, continued) == [] and len(whole["records"]) == 10
+    assert whole["summary.json"]["steps"] == digits.STEPS > whole["summary.json"]["epochs"] * (len(kept) - 200) / 64
+
+
+def test_a_run_without_a_test_split_fits_temperature_and_thresholds_also_when_it_is_continued(tmp_path):
+    data = {"source": "digits", "val_examples": 200, "test_split": ""}
+    changes = {"data": data, "task": configs.Task(specificity=0.9)}
+    folders = tmp_path / "whole", tmp_path / "continued"
+    digits.run(folders[0], **THIN | changes)
+    digits.run_up_to(digits.STEPS, folders[1], **THIN | changes)
+    assert not (folders[1] / "fitted.json").exists()
+    digits.run(folders[1], **THIN | changes)
+    one, other = map(runs.kept, folders)
+    assert runs.differences(one, other) == [] and one["summary.json"]["test"] is None
+    kept = one["fitted.json"]
+    assert (kept["step"], kept["weights"], set(kept["fitted"])) == (40, "ema", {"temperature", "thresholds"})
+    network = jaxcnn.load(folders[1]).network.trained
+    split = open_splits(network.config.data).val
+    logits = network.outputs(split, 0)
+    assert network.fitted == kept["fitted"]
+    # Batches of another size, which round otherwise: in float32, and by the tolerance of the search.
+    assert network.fitted["temperature"] == pytest.approx(best_temperature(logits, split.targets), rel=1e-5)
+    rest = softmax(logits.astype(np.float64), axis=1)[split.targets != 3, 3]
+    assert (rest < network.fitted["thresholds"][3] + 1e-6).mean() >= 0.9

@@ -1,18 +1,22 @@
 """`jaxcnn.sweep`, `jaxcnn.report` and `jaxcnn.doctor`: the commands' work from Python."""
 
+import dataclasses
 import importlib
+import json
 import re
 import sys
 import types
 from multiprocessing import spawn
 
+import flax.linen as nn
 import numpy as np
 import pytest
 
 import jaxcnn
 from jaxcnn.config import ConfigError, UserError
-from jaxcnn.study import measure
-from tests import digits, small
+from jaxcnn.machine import plugins
+from jaxcnn.study import measure, spec
+from tests import digits, own_parts, small
 
 
 def test_a_sweep_runs_continues_and_is_reported(tmp_path):
@@ -28,6 +32,35 @@ def test_a_sweep_runs_continues_and_is_reported(tmp_path):
     assert "report.html" in made._repr_html_()
 
 
+def test_objects_are_varied_by_their_names_and_those_of_the_session_train_in_this_process(tmp_path):
+    class Mine(nn.Module):
+        """A network in no module file."""
+
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(10)(x.mean(axis=(1, 2)))
+
+    def one_loss(outputs, targets):
+        return ((outputs - targets) ** 2).mean(axis=1)
+
+    space = {"model.name": [own_parts.Plain, Mine], "task.loss": ["", own_parts.two_numbers]}
+    named = [spec.values(key, values).rows for key, values in space.items()]
+    assert named == [
+        ({"model.name": "tests.own_parts:Plain"}, {"model.name": "given:Mine"}),
+        ({"task.loss": ""}, {"task.loss": "tests.own_parts:two_numbers"}),
+    ]
+    base = digits.config(
+        model={"name": plugins.name_of(Mine), "width": 1.0},
+        data={"source": "digits", "val_examples": 200, "test_split": ""},
+    )
+    base = dataclasses.replace(base, run=dataclasses.replace(base.run, steps=2))
+    with small.unoptimised(), small.programs_kept():
+        found = jaxcnn.sweep(base, tmp_path / "sweep", space={"task.loss": [one_loss]}, progress=False)
+    assert [each["state"] for each in found.trials] == ["complete"], found.trials
+    kept = json.loads((tmp_path / "sweep" / "trials" / "0000" / "config.json").read_text())
+    assert (kept["model"]["name"], kept["task"]["loss"]) == ("given:Mine", "given:one_loss")
+
+
 def test_what_is_no_sweep_or_report_is_told_in_one_line(tmp_path):
     for call, told in (
         (lambda: jaxcnn.sweep("quickstart", tmp_path), "no get_sweep"),
@@ -36,8 +69,24 @@ def test_what_is_no_sweep_or_report_is_told_in_one_line(tmp_path):
         (lambda: jaxcnn.sweep("quickstart", tmp_path, space={}), "varies nothing"),
         (lambda: jaxcnn.sweep("sweeps/imbalance", tmp_path, seeds=(1,)), "is for space="),
         (
-            lambda: jaxcnn.sweep(jaxcnn.config("cnn", loss=lambda o, t: 0), tmp_path, space={"lr": [1.0]}),
+            lambda: jaxcnn.sweep(
+                jaxcnn.config("cnn", loss=lambda o, t: 0), tmp_path, space={"lr": [1.0]}, engine="processes"
+            ),
             "is an object of this session",
+        ),
+        (
+            lambda: jaxcnn.sweep("quickstart", tmp_path, space={"task.loss": ["", lambda o, t: 0]}, engine="workers"),
+            r"config.task.loss='given:lambda.*' is an object of this session, but other processes may work on",
+        ),
+        (
+            lambda: jaxcnn.sweep(
+                "quickstart", tmp_path, space={"augment.own": [[], [lambda image, key: 0]]}, workers=0, engine="slurm"
+            ),
+            "config.augment.own=.*is an object of this session",
+        ),
+        (
+            lambda: jaxcnn.sweep("quickstart", tmp_path, space={"lr": [0.1, own_parts.two_numbers]}),
+            "learning_rate must be of type float, not 'tests.own_parts:two_numbers'",
         ),
         (jaxcnn.report, "no folder was given"),
         (lambda: jaxcnn.report(tmp_path / "nothing"), "nothing"),
@@ -47,6 +96,61 @@ def test_what_is_no_sweep_or_report_is_told_in_one_line(tmp_path):
         assert len(str(error.value).splitlines()[0]) < 500
     with pytest.raises(ConfigError):
         jaxcnn.doctor("resnt")
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda config, there: jaxcnn.train(config, None), "workdir must be a path, such as 'runs/digits', not None"),
+        (lambda config, there: jaxcnn.train(config, there, after_step=3), "after_step must be a function of one event"),
+        (
+            lambda config, there: jaxcnn.train(config, there, after_evaluation=[3]),
+            "after_evaluation must be a function",
+        ),
+        (lambda config, there: jaxcnn.train(config, there, stop=3), "stop must be a function"),
+        (lambda config, there: jaxcnn.load(3), "workdir must be a path, such as 'runs/digits', not of type int"),
+        (lambda config, there: jaxcnn.load(there, devices="all"), "devices must be a whole number, but is 'all'"),
+        (lambda config, there: jaxcnn.report(None), "folder must be a path"),
+        (lambda config, there: jaxcnn.report(there, title=3), "title and explain must be texts"),
+        (lambda config, there: jaxcnn.doctor(workdir=None), "workdir must be a path"),
+        (lambda config, there: jaxcnn.ensemble(3), "runs must be a list of runs or of their workdirs, not of type int"),
+        (lambda config, there: jaxcnn.ensemble([None, None]), "workdir must be a path"),
+        (lambda config, there: jaxcnn.find_rate(config, steps="a"), "steps must be a whole number, but is 'a'"),
+        (lambda config, there: jaxcnn.summary(config, 8, 10), "image_shape must be (height, width, channels)"),
+        (lambda config, there: jaxcnn.summary(config, (8, 8), 10), "image_shape must be (height, width, channels)"),
+        (lambda config, there: jaxcnn.summary(config, (8, 8, 1), -1), "outputs must be at least 0, not -1"),
+        (lambda config, there: jaxcnn.config("quickstart", optim={3: 3}), "there is no field 'optim.3'"),
+        (lambda config, there: jaxcnn.sweep(config, there, space=3), "space must be a mapping from fields to lists"),
+        (lambda config, there: jaxcnn.sweep(config, there, space={3: [3]}), "the name of a field is a text"),
+        (
+            lambda config, there: jaxcnn.sweep(config, there, space={"lr": [object()]}),
+            "learning_rate cannot be <object",
+        ),
+        (
+            lambda config, there: jaxcnn.sweep(config, there, space={"lr": [0.1]}, seeds=3),
+            "seeds must be a list of num",
+        ),
+        (
+            lambda config, there: jaxcnn.sweep(config, there, space={"lr": [0.1]}, seeds="a"),
+            "seeds must be a list of nu",
+        ),
+        (lambda config, there: jaxcnn.sweep(config, None, space={"lr": [0.1]}), "workdir must be a path"),
+        (
+            lambda config, there: jaxcnn.sweep(config, there, space={"lr": [0.1]}, timeout="a"),
+            "timeout must be a number",
+        ),
+    ],
+)
+def test_arguments_of_wrong_types_are_told_in_one_line_and_leave_nothing(call, told, tmp_path):
+    with pytest.raises(UserError, match=re.escape(told)) as error:
+        call(jaxcnn.config("quickstart"), tmp_path / "there")
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500 and not (tmp_path / "there").exists()
+
+
+def test_numbers_of_numpy_are_values_of_a_sweep():
+    rows = spec.values("optim.learning_rate", list(np.linspace(0.25, 0.75, 3, dtype=np.float32))).rows
+    assert [row["optim.learning_rate"] for row in rows] == [0.25, 0.5, 0.75]
+    assert all(type(row["optim.learning_rate"]) is float for row in rows)
 
 
 def test_the_doctor_looks_at_arrays_and_stays_a_package():

@@ -13,6 +13,7 @@ from jaxcnn.data import labels as of_tables
 from jaxcnn.data.source import open_splits
 from jaxcnn.tasks import by_name, multilabel, regression
 from jaxcnn.train import teachers, workdir
+from tests import runs
 
 GENERATOR = np.random.default_rng(0)
 IMAGES = GENERATOR.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
@@ -104,6 +105,21 @@ def test_the_recipes_settings_for_classes_are_left_out_for_numbers(caplog):
     assert config.optim.label_smoothing == 0 and "config.optim.label_smoothing=0.1 of the recipe" in caplog.text
     with pytest.raises(ConfigError, match=r"'regression' has none; set it to 0\.0"):
         jaxcnn.config("cnn", task={"name": "regression"}, label_smoothing=0.1)
+
+
+def test_the_command_leaves_them_out_as_well_unless_they_are_given():
+    flags = ("--config=quickstart", "--config.task.name=regression", "--config.seed=-1")
+    left_out = "jaxcnn: config.optim.label_smoothing=0.1 of the recipe is left out: it is not for config.task.name="
+    code, told = runs.run(*flags)
+    assert (code, told.count("\n")) == (2, 2) and told.startswith(left_out) and "config.seed must not be" in told
+    code, told = runs.run(*flags[:2], "--config.optim.label_smoothing=0.1")
+    assert (code, told.count("\n")) == (2, 1) and "config.optim.label_smoothing is for classes" in told
+
+
+@pytest.mark.parametrize(("field", "value"), [("temperature", 0.0), ("teacher_share", 1.5)])
+def test_one_mistake_is_one_line(field, value):
+    with pytest.raises(ConfigError, match=rf"^config.task.{field} must be [^\n]*$"):
+        jaxcnn.config("cnn", task={field: value})
 
 
 def test_a_teacher_of_another_task_or_type_is_refused(tmp_path):

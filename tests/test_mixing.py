@@ -11,6 +11,7 @@ from jaxcnn.data.batch import Batch
 from jaxcnn.data.order import storage_positions
 from jaxcnn.machine.mesh import make_mesh
 from jaxcnn.tasks.classes import Classes
+from jaxcnn.tasks.multilabel import LabelSets
 
 MEAN, STD = jnp.array([0.4, 0.5, 0.6]), jnp.array([0.2, 0.25, 0.3])
 BATCH = 32
@@ -61,6 +62,20 @@ def test_the_partner_is_one_position_before_on_any_device_and_microbatch(devices
     np.testing.assert_array_equal(jax.jit(function)(jnp.asarray(order)), (order - 1) % BATCH)
     if devices == 1:
         np.testing.assert_array_equal(mixing.partners(jnp.asarray(order), None, microbatches), (order - 1) % BATCH)
+
+
+def test_cutmix_of_several_labels_counts_each_by_the_pixels_of_its_image():
+    image = jnp.broadcast_to(jnp.arange(BATCH, dtype=jnp.float32)[:, None, None, None], (BATCH, 6, 5, 3))
+    hot = np.random.default_rng(1).integers(0, 2, (BATCH, 4)).astype(np.uint8)
+    mixed, shares = mixing.mix(Augment(cutmix=1.0), LabelSets(4), image, jnp.asarray(hot), keys(BATCH))
+    own = np.asarray(mixed[..., 0] == image[..., 0])
+    before = np.roll(np.arange(BATCH), 1)
+    np.testing.assert_array_equal(mixed, np.where(own[..., None], image, image[before]))
+    share = own.mean(axis=(1, 2))[:, None]
+    assert (share < 1).sum() > BATCH / 2 and (share > 0).sum() > BATCH / 2
+    # Yun et al. 2019, section 3.1: y = share * y_A + (1 - share) * y_B, for each label; four roundings of float32.
+    np.testing.assert_allclose(shares, share * hot + (1 - share) * hot[before], rtol=0, atol=4 * 2.0**-24)
+    assert shares.shape == (BATCH, 4) and shares.dtype == jnp.float32
 
 
 MIXUP = Augment(mixup=0.2)

@@ -56,6 +56,8 @@ def test_macro_f1_of_several_labels_is_within_reach():
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
+        ({"task": {"monitor": "accuracy"}}, "did you mean 'top1_accuracy'"),
+        ({"task": {"monitor": "auroc"}}, "did you mean 'macro_auroc'"),
         ({"task": {"monitor": "balanced_acuracy"}}, "did you mean 'balanced_accuracy'"),
         ({"task": {"monitor": "mean_iou"}}, "is no figure of config.task.name='classification'"),
         ({"task": {"monitor_mode": "min"}}, "has no effect without config.task.monitor"),

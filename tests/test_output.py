@@ -41,6 +41,22 @@ def test_what_cannot_be_written_is_dropped_and_only_a_loss_that_somebody_minds_i
         assert (raw.failure and raw.failure.errno) == failure
 
 
+@pytest.mark.parametrize(
+    ("kind", "command", "told"),
+    [
+        ("pipe", ("jaxcnn",), ""),
+        ("pipe", ("jaxcnn.launch", "--help"), ""),
+        ("disk", ("jaxcnn",), "some of the output could not be written"),
+    ],
+)
+def test_a_listing_or_help_without_a_reader_ends_in_silence(kind, command, told):
+    with gone(kind) as end:
+        done = subprocess.run(
+            [sys.executable, "-m", *command], cwd=runs.ROOT, stdout=end, stderr=subprocess.PIPE, text=True, check=True
+        )
+    assert done.stderr.count("\n") == bool(told) and told in done.stderr
+
+
 def test_a_reader_that_is_slow_gets_everything_though_the_pipe_does_not_block():
     reader, writer = os.pipe()
     os.set_blocking(writer, False)

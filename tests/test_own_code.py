@@ -140,8 +140,14 @@ def test_code_that_is_not_ours_can_be_refused_altogether(name, monkeypatch):
             {"model": {"name": f"{P}:Plain(outputs=7)", "width": 1.0}},
             "gives (1, 7) for 1 images; it must give",
         ),
+        (
+            {"model": {"name": f"{P}:Ours(dropout=0.5)", "width": 1.0, "dropout": 0.2}},
+            "config.model.dropout=0.2 has no effect: 'tests.own_parts:Ours(dropout=0.5)' gives dropout, too",
+        ),
         ({"model": {"name": f"{P}:Cached", "width": 1.0}}, "has variables in memory; it may have params"),
         ({"model": {"name": f"{P}:two_numbers", "width": 1.0}}, "cannot be made"),
+        ({"model": {"name": f"{P}:made_nnx", "width": 1.0}}, "is an instance of a flax.nnx module, which has its"),
+        ({"model": {"name": f"{P}:made_object", "width": 1.0}}, "is an object of Shape, neither a Flax module nor a"),
         ({"model": {"name": f"{P}:not_callable", "width": 1.0}}, "is neither a Flax module nor a function"),
         (
             {"model": {"name": f"{P}:Plain", "width": 1.0}, "norm": {"group_size": 4}},
@@ -169,6 +175,8 @@ def test_a_part_that_does_not_fit_is_told_in_one_line(groups, told):
     [
         ({"optim.name": "optax:lion", "optim.momentum": 0.8}, "config.optim.momentum has no effect with"),
         ({"task.loss": "a:b", "task.focal_gamma": 2.0}, "config.task.focal_gamma has no effect with"),
+        ({"optim.name": "optax:sgd(learning_rate=3)"}, "gives learning_rate, which would replace config"),
+        ({"optim.name": "optax:adamw(weight_decay=0.1)"}, "gives weight_decay, which would replace config"),
     ],
 )
 def test_settings_without_effect_are_refused(flat, told):

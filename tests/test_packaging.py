@@ -1,20 +1,45 @@
 """What a wheel holds, which packages are optional, and that configs are found by name."""
 
+import dataclasses
 import hashlib
 import pathlib
 import runpy
 import tomllib
+from unittest import mock
 
 import pytest
 
 from jaxcnn import command
+from jaxcnn import config as configs
 from jaxcnn.config import ConfigError
 from jaxcnn.machine import extras, paths
 from jaxcnn.reporting.findings import PUBLISHED
+from jaxcnn.train import loop
 
 
 def project(root) -> dict:
     return tomllib.loads((root / "pyproject.toml").read_text())
+
+
+@pytest.mark.parametrize(
+    ("task", "data", "run", "package"),
+    [
+        ("detection", {"source": "shapes:32:32"}, {}, "faster_coco_eval"),
+        ("instances", {"source": "shapes:32:32"}, {}, "faster_coco_eval"),
+        ("segmentation", {"source": "coco:nowhere"}, {}, "faster_coco_eval"),
+        ("classification", {"source": "digits"}, {"loggers": ("wandb",)}, "wandb"),
+        ("classification", {"source": "digits"}, {"loggers": ("mlflow",)}, "mlflow"),
+    ],
+)
+def test_a_run_asks_for_its_packages_before_it_reads_its_data(tmp_path, monkeypatch, task, data, run, package):
+    real = extras.util.find_spec
+    monkeypatch.setattr(extras.util, "find_spec", lambda name: None if name == package else real(name))
+    monkeypatch.setattr(loop, "open_session", mock.Mock(side_effect=AssertionError("it began")))
+    base = configs.Config()
+    changes = {"task": configs.Task(name=task), "data": dataclasses.replace(base.data, **data)}
+    config = dataclasses.replace(base, **changes, run=dataclasses.replace(base.run, **run))
+    with pytest.raises(extras.MissingExtra, match=f"needs {package}, which is not installed: pip install 'jaxcnn"):
+        loop.train(config, tmp_path, command=[])
 
 
 def test_the_wheel_has_every_package_and_file_that_the_clone_has(root):

@@ -11,7 +11,8 @@ import ml_collections
 
 import jaxcnn.config as configs
 from jaxcnn.config import Config, ConfigError, convert, networks, recipes, rules_of_tasks
-from jaxcnn.machine import paths, plugins
+from jaxcnn.machine import paths
+from jaxcnn.machine.named import names_of
 
 Recipe: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | ml_collections.ConfigDict | Config
 _SOURCE = "data.source"
@@ -58,14 +59,8 @@ def config(recipe: Recipe, /, *, data: Any = None, model: Any = None, **changes:
     flat = configs.flatten(configs.to_dict(_recipe(recipe, source)))
     before, given = flat["task.name"], changed(flat, {"data": data, "model": model} | changes)
     flat |= given
-    for key, value in rules_of_tasks.left_out(flat, before, given).items():
-        _log.warning(
-            "config.%s=%r of the recipe is left out: it is not for config.task.name=%r",
-            key,
-            flat[key],
-            flat["task.name"],
-        )
-        flat[key] = value
+    for line in rules_of_tasks.left_out(flat, before, given):
+        _log.warning(line)
     return ml_collections.ConfigDict(configs.to_dict(configs.from_config_dict(configs.nested(flat))))
 
 
@@ -89,24 +84,17 @@ def changed(known: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, Any
             for name, inner in configs.flatten(value).items():
                 flat[key_of(f"{key}.{name}", known)] = inner
         elif key == "data" and callable(value):
-            flat[_SOURCE] = _named(value)
+            flat[_SOURCE] = names_of(value)
         elif key == "data":
             raise ConfigError(
                 "data= is the name of a source, such as 'folder:photos', or fields of config.data; arrays are given to "
                 "jaxcnn.train(config, workdir, data=(images, labels))"
             )
         elif key == "model":
-            flat["model.name"] = _named(value)
+            flat["model.name"] = names_of(value)
         else:
             flat[key_of(key, known)] = value
-    return flat | {key: _named(flat[key]) for key in configs.open_keys() if key in flat}
-
-
-def _named(value: Any) -> Any:
-    """The open name of an object, or of each in a list."""
-    if isinstance(value, list | tuple):
-        return tuple(map(_named, value))
-    return plugins.name_of(value) if callable(value) else value
+    return flat | {key: names_of(flat[key]) for key in configs.open_keys() if key in flat}
 
 
 def checked(config: Recipe) -> Config:
@@ -174,6 +162,8 @@ def key_of(key: str, known: Mapping[str, Any]) -> str:
     """The full name of a field, such as "optim.learning_rate" for "learning_rate" or "lr"."""
     if key in known:
         return key
+    if not isinstance(key, str):
+        raise ConfigError(f"the name of a field is a text, such as 'optim.learning_rate', not {key!r:.100}")
     same = [each for each in known if each.endswith(f".{key}")] if "." not in key else []
     if len(same) == 1:
         return same[0]

@@ -1,17 +1,16 @@
 """The methods of a run that make files of its network, time it and serve it; the commands call the same functions."""
 
-import numbers
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from jaxcnn.api import arguments
 from jaxcnn.api.errors import python_words
 from jaxcnn.api.shown import Records
 from jaxcnn.config import UserError
-from jaxcnn.machine import extras, paths
+from jaxcnn.machine import extras
 from jaxcnn.machine.given import of_python
-from jaxcnn.text import shown
 
 if TYPE_CHECKING:
     from jaxcnn.compress.compressing import Compressed
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from jaxcnn.train.trained import Trained
 
 Place = str | os.PathLike[str]
-MOST_NUMBER = 2**63
 _CALL = "import jaxcnn"  # in the records of new runs, in place of a command line
 
 
@@ -83,7 +81,7 @@ class Deployed:
         with python_words():
             options = exporting.Options(
                 format, names, _path(out), fold, quantize, calibration, calibration_images, calibration_split,
-                verify, split, os.fspath(data), _path(runtime), card,
+                verify, split, arguments.place(data, "data"), _path(runtime, "runtime"), card,
             )  # fmt: skip
             given = of_python(options)
             return exporting.export(self._trained, self.workdir, options, given, _say(progress))
@@ -132,8 +130,9 @@ class Deployed:
 
         with python_words():
             options = compressing.Options(
-                method, _path(out), split, os.fspath(data), conv_bits, dense_bits, tuple((layer_bits or {}).items()),
-                keep, by, scope, tuple((layer_keep or {}).items()), seconds, card,
+                method, _path(out), split, arguments.place(data, "data"), conv_bits, dense_bits,
+                _of_layers(layer_bits, "layer_bits"), keep, by, scope, _of_layers(layer_keep, "layer_keep"),
+                seconds, card,
             )  # fmt: skip
             given = of_python(options)
             return compressing.compress(self._trained, self.workdir, options, given, [_CALL], _say(progress))
@@ -168,12 +167,13 @@ class Deployed:
         from jaxcnn.deploy import latency, runtimes
 
         with python_words():
+            batches = arguments.several("batches", batches, "a list of batch sizes")
             latency.check_batches(batches)
-            _check("seconds", seconds, 0, whole=False)
-            _check("threads", threads, 0)
+            arguments.number("seconds", seconds, 0, whole=False)
+            arguments.number("threads", threads, 0)
             if runtime not in ("onnxruntime", "jax"):
                 raise UserError(f"runtime must be 'onnxruntime' or 'jax', not {runtime!r}")
-            path = pathlib.Path(_path(file)) if file else None
+            path = pathlib.Path(_path(file, "file")) if file else None
             kind = path.suffix if path else ""
             if runtime == "jax" and kind != runtimes.ONNX:
                 raise UserError(f"runtime is for a {runtimes.ONNX} file; leave it out")
@@ -223,11 +223,11 @@ class Deployed:
         from jaxcnn.serve.service import Service
 
         with python_words():
-            _check("batch", batch, 1, models.MOST_BATCH)
-            _check("max_requests", max_requests, 1)
-            _check("port", port, 0, models.MOST_PORT)
-            _check("max_wait_ms", max_wait_ms, 0, whole=False)
-            answering = runtimes.of_file(pathlib.Path(_path(file))) if file else None
+            arguments.number("batch", batch, 1, models.MOST_BATCH)
+            arguments.number("max_requests", max_requests, 1)
+            arguments.number("port", port, 0, models.MOST_PORT)
+            arguments.number("max_wait_ms", max_wait_ms, 0, whole=False)
+            answering = runtimes.of_file(pathlib.Path(_path(file, "file"))) if file else None
             service = Service(self._trained(), batch, file=answering)
             service.warm_up()
             limits = Limits(requests=max_requests, wait=max_wait_ms / 1000, token=token, images=min(64, max_requests))
@@ -235,18 +235,15 @@ class Deployed:
             return running.Running(interface, host, port, limits.seconds, max_requests)
 
 
-def _check(name: str, number: Any, least: int, most: int | None = None, *, whole: bool = True) -> None:
-    """Refuse what is no number from `least` to `most`."""
-    if isinstance(number, bool) or not isinstance(number, numbers.Integral if whole else numbers.Real):
-        raise UserError(f"{name} must be a {'whole ' * whole}number, but is {shown(repr(number)):.100}")
-    if number < least:
-        raise UserError(f"{name} must be at least {least}, not {number}")
-    if not number <= (MOST_NUMBER if most is None else most):  # nor NaN
-        raise UserError(f"{name} must be at most {'2**63' if most is None else most}")
+def _path(place: Place, name: str = "out") -> str:
+    return str(arguments.path(place, name)) if place else ""
 
 
-def _path(place: Place) -> str:
-    return str(paths.expand(os.fspath(place), "out=")) if place else ""
+def _of_layers(given: Any, name: str) -> tuple[tuple[str, Any], ...]:
+    """The values of layers by their names, as pairs."""
+    if given is not None and not isinstance(given, Mapping):
+        raise UserError(f"{name} must be a mapping from layers to numbers, not of type {type(given).__name__}")
+    return tuple((given or {}).items())
 
 
 def _say(progress: bool) -> Callable[[str], None]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from jaxcnn.api import arguments
 from jaxcnn.api import images as forms
 from jaxcnn.api.errors import python_words
 from jaxcnn.api.run import SPLITS, Run, load
@@ -30,7 +31,8 @@ def ensemble(runs: Sequence[Run | str | os.PathLike[str]]) -> "Ensemble":
     Raises:
       UserError: there are fewer than two, or their tasks, classes or images differ, or the task has no probabilities.
     """
-    return Ensemble([each if isinstance(each, Run) else load(each) for each in runs])
+    given = arguments.several("runs", runs, "a list of runs or of their workdirs")
+    return Ensemble([each if isinstance(each, Run) else load(each) for each in given])
 
 
 class Ensemble:
@@ -93,6 +95,7 @@ class Ensemble:
           UserError: a run has another split or none, or its data is not there.
         """
         first = self.runs[0]
+        arguments.number("batch_size", batch_size, 0)
         if split not in SPLITS:
             raise UserError(f"split must be train, val or test, not {split!r}")
         with python_words():

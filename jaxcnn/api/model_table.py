@@ -3,6 +3,7 @@
 import dataclasses
 import html
 
+from jaxcnn.api import arguments
 from jaxcnn.api.configs import Recipe, checked
 from jaxcnn.api.errors import python_words
 from jaxcnn.api.shown import table
@@ -14,6 +15,7 @@ from jaxcnn.machine import plugins
 from jaxcnn.train import setup
 
 _HEADER = ("layer", "kind", "output", "parameters", "MFLOP", "activations")
+_SHAPE = "(height, width, channels)"
 _UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
 
@@ -100,6 +102,13 @@ def summary(config: Recipe, image_shape: tuple[int, int, int] | None = None, out
     Raises:
       UserError: the config has mistakes, its data cannot be opened, or network and images do not fit.
     """
+    arguments.number("outputs", outputs, 0)
+    if image_shape is not None:
+        sides = arguments.several("image_shape", image_shape, _SHAPE)
+        if len(sides) != 3:
+            raise UserError(f"image_shape must be {_SHAPE}, not {len(sides)} numbers")
+        for side in sides:
+            arguments.number("image_shape", side, 1)
     with python_words():
         wanted = checked(config)
         plugins.check(wanted)

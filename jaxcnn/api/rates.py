@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from jaxcnn.api import arguments
 from jaxcnn.api.configs import Recipe, checked
 from jaxcnn.api.errors import python_words
 from jaxcnn.api.training import with_data
@@ -34,6 +35,9 @@ def find_rate(
     Raises:
       UserError: config, data or machine do not allow it.
     """
+    arguments.number("steps", steps, 0)
+    arguments.number("lowest", lowest, 0, whole=False)
+    arguments.number("highest", highest, 0, whole=False)
     with python_words():
         wanted, arrays = with_data(checked(config), data, model)
         plugins.check(wanted)

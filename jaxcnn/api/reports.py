@@ -7,12 +7,12 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from jaxcnn.api import arguments
 from jaxcnn.api.configs import Recipe, checked
 from jaxcnn.api.errors import python_words
 from jaxcnn.api.shown import table
 from jaxcnn.api.training import with_data
 from jaxcnn.config import Config, UserError
-from jaxcnn.machine import paths
 from jaxcnn.machine.extras import need
 
 if TYPE_CHECKING:
@@ -65,14 +65,16 @@ def report(
     """
     if not folders:
         raise UserError('no folder was given; for example jaxcnn.report("runs/paper")')
+    if not (title is None or isinstance(title, str)) or not isinstance(explain, str):
+        raise UserError("title and explain must be texts")
     with python_words():
         need("report", "a report")
         from jaxcnn.reporting import explained, write
 
         if explain:
             explained.check(explain)
-        read = [paths.expand(os.fspath(folder)) for folder in folders]
-        place = read[0] / "report" if out is None else paths.expand(os.fspath(out), "out=")
+        read = [arguments.path(folder, "folder") for folder in folders]
+        place = read[0] / "report" if out is None else arguments.path(out, "out")
         line = f"jaxcnn.report({', '.join(repr(str(folder)) for folder in read)})"
         remarks = write.report(read, place, title=title, best_on_test=best_on_test, explain=explain, command=line)
         return Report(place / "report.html", tuple(remarks))
@@ -132,7 +134,7 @@ def doctor(config: Recipe | None = None, *, data: Any = None, workdir: str | os.
             from jaxcnn.doctor import checks
             from jaxcnn.machine.heartbeat import Cluster
 
-            return Health(checks.examine(wanted, paths.expand(os.fspath(workdir), "workdir="), Cluster()))
+            return Health(checks.examine(wanted, arguments.path(workdir, "workdir"), Cluster()))
         from jaxcnn.doctor.data import examine
 
         wanted, arrays = with_data(wanted, None if data is True else data, None)

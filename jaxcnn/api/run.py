@@ -13,8 +13,8 @@ import ml_collections
 import numpy as np
 
 import jaxcnn.config as configs
+from jaxcnn.api import arguments, objects, shown
 from jaxcnn.api import images as forms
-from jaxcnn.api import objects, shown
 from jaxcnn.api.deployed import Deployed
 from jaxcnn.api.errors import python_words
 from jaxcnn.api.network import Network
@@ -22,7 +22,7 @@ from jaxcnn.api.shown import Figures, Picture, Predictions, Records
 from jaxcnn.config import UserError
 from jaxcnn.data import memory
 from jaxcnn.data.labels import is_column_of_names
-from jaxcnn.machine import extras, paths
+from jaxcnn.machine import extras
 from jaxcnn.tasks import by_name
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.train import assess, curves, seals, summary
@@ -67,7 +67,8 @@ def load(
     if weights not in ("", "last", "ema"):
         raise UserError(f"weights must be 'last', 'ema' or '', not {weights!r}")
     with python_words():
-        folder = paths.expand(os.fspath(workdir), "workdir=")
+        folder = arguments.path(workdir, "workdir")
+        arguments.number("devices", devices, 0)
         return Run(folder, str(checkpoint), weights, devices, own={"model": model} | own)
 
 
@@ -209,6 +210,7 @@ class Run(Deployed):
         Raises:
           UserError: the run has no such split, or its data is not there.
         """
+        arguments.number("batch_size", batch_size, 0)
         if not isinstance(split, str):
             return self._evaluate_given(split, batch_size)
         if split not in SPLITS:

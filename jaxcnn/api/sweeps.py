@@ -3,6 +3,7 @@
 import dataclasses
 import html
 import io
+import math
 import os
 import pathlib
 import time
@@ -10,12 +11,13 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from jaxcnn.api import arguments
 from jaxcnn.api import configs as recipes
 from jaxcnn.api.configs import Recipe
 from jaxcnn.api.errors import python_words
 from jaxcnn.api.shown import table
 from jaxcnn.config import Config, ConfigError, UserError, flatten, to_dict
-from jaxcnn.machine import given, paths, plugins
+from jaxcnn.machine import given
 from jaxcnn.machine.extras import need
 from jaxcnn.study import choices
 
@@ -76,7 +78,8 @@ def sweep(
         `space`, any config or recipe.
       workdir: folder of the sweep; the same call continues one that was stopped.
       space: what is varied: a mapping from fields to lists of values, of which all combinations are tried; or a space
-        of `jaxcnn.study.spec`, which also has ranges.
+        of `jaxcnn.study.spec`, which also has ranges. Functions and classes may be values, as in `jaxcnn.config`; with
+        another engine than "inline" they must be in a module file.
       seeds: `config.seed` of the repetitions of every planned trial, with `space`.
       trials: number of trials of a random sweep or a search.
       sampler: "grid", "random", "tpe", "cmaes", "nsga2", "nsga3" or "gp"; empty: grid for lists, random for ranges.
@@ -101,13 +104,10 @@ def sweep(
         from jaxcnn.train.interrupts import Interrupts
 
         _check(sampler=sampler, pruner=pruner, engine=engine, trials=trials, workers=workers, timeout=timeout)
-        base, wanted, name, file = _sources(config, space, tuple(seeds))
-        if own := plugins.needs(base):
-            raise UserError(
-                f"config.{own[0][0]}={own[0][1]!r} is an object of this session, but other processes may work on the "
-                "sweep; put it into a module and name it as package.module:attribute"
-            )
-        folder = paths.expand(os.fspath(workdir), "workdir=")
+        base, wanted, name, file = _sources(
+            config, space, tuple(arguments.several("seeds", seeds, "a list of numbers"))
+        )
+        folder = arguments.path(workdir, "workdir")
         board = whole.run(
             whole.Wanted(
                 folder=folder,
@@ -145,8 +145,10 @@ def _check(*, sampler: str, pruner: str, engine: str, trials: int, workers: int,
     options = types.SimpleNamespace(sampler=sampler, pruner=pruner, engine=engine)
     given.check_choices(options, _CHOICES | ({} if sampler else {"sampler": [""]}))
     for name, value in (("trials", trials), ("workers", workers), ("timeout", timeout)):
-        if value is not None and not value >= 0:
-            raise UserError(f"--{name}={value!r}: it must be 0 or more")
+        if value is not None:
+            arguments.number(name, value, -math.inf, whole=name != "timeout")
+            if not value >= 0:
+                raise UserError(f"--{name}={value!r}: it must be 0 or more")
     if workers:
         given.refuse_beside("engine", engine, {"workers": ("processes", "slurm")}, {"workers"})
     if timeout is not None and engine == "workers":
@@ -160,7 +162,7 @@ def _sources(config: Recipe, space: Any, seeds: tuple[int, ...]) -> tuple[Config
     if space is not None:
         base = recipes.checked(recipes.config(config))
         name = pathlib.Path(os.fspath(config)).stem if isinstance(config, str | os.PathLike) else base.model.name
-        return base, spec.Sweep(_space(space, base), seeds), name, name
+        return base, spec.sweep(_space(space, base), seeds=seeds), name, name
     if not isinstance(config, str | os.PathLike):
         raise ConfigError("a sweep of a config needs space=, such as space={'lr': [0.1, 0.2]}")
     if seeds:
@@ -176,8 +178,13 @@ def _space(space: Any, base: Config) -> Any:
     """A space from a mapping of fields to lists of values."""
     from jaxcnn.study import spec
 
-    if not isinstance(space, Mapping):
+    if isinstance(space, spec.Space):
         return space
+    if not isinstance(space, Mapping):
+        raise ConfigError(
+            f"space must be a mapping from fields to lists of values, such as {{'lr': [0.1, 0.2]}}, or a space of "
+            f"jaxcnn.study.spec, not of type {type(space).__name__}"
+        )
     flat = flatten(to_dict(base))
     parts = [spec.values(recipes.key_of(key, flat), values) for key, values in space.items()]
     if not parts:

@@ -9,14 +9,14 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from jaxcnn.api import objects
+from jaxcnn.api import arguments, objects
 from jaxcnn.api.configs import Recipe, checked
 from jaxcnn.api.errors import one_line, python_words
 from jaxcnn.api.progress import notebook_progress
 from jaxcnn.api.run import Run
 from jaxcnn.config import Config, Data, UserError, from_config_dict, to_dict
 from jaxcnn.data import memory
-from jaxcnn.machine import paths, plugins
+from jaxcnn.machine import plugins
 from jaxcnn.train import loop
 from jaxcnn.train.hooks import Evaluation, Hooks, Step
 from jaxcnn.train.interrupts import Interrupts, Stopped
@@ -77,7 +77,7 @@ def train(
     with python_words():
         wanted, arrays = with_data(checked(config), data, model)
         plugins.check(wanted)
-        folder = paths.expand(os.fspath(workdir), "workdir=")
+        folder = arguments.path(workdir, "workdir")
         objects.remember(folder, wanted)
         for line in () if progress else plugins.told(wanted):
             _log.warning("%s", line)
@@ -137,11 +137,11 @@ def divided(data: Data, arrays: memory.Arrays) -> Data:
 
 def _all(given: Callbacks[Event], name: str, first: Callable[[Event], Any] | None) -> Callable[[Event], None] | None:
     """A function that calls `first` and all given ones; None if there are none, so that events cost nothing."""
-    functions = [given] if callable(given) else list(given)
+    functions = [given] if callable(given) else arguments.several(name, given, "a function of one event, or several")
     if wrong := [each for each in functions if not callable(each)]:
         raise UserError(f"{name} must be a function of one event, or several; {type(wrong[0]).__name__} is not one")
     if first is not None:
-        functions.insert(0, first)
+        functions = [first, *functions]
     if not functions:
         return None
 

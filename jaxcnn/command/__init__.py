@@ -23,7 +23,18 @@ from ml_collections import config_flags
 
 from jaxcnn.command import output
 from jaxcnn.command.signals import Signals, ignore_at_exit
-from jaxcnn.config import Config, ConfigError, UserError, convert, flatten, from_config_dict, open_names, to_dict
+from jaxcnn.config import (
+    Config,
+    ConfigError,
+    UserError,
+    convert,
+    flatten,
+    from_config_dict,
+    nested,
+    open_names,
+    rules_of_tasks,
+    to_dict,
+)  # fmt: skip
 from jaxcnn.machine import malloc, paths, xla_flags
 from jaxcnn.train.interrupts import Interrupts
 
@@ -74,6 +85,13 @@ def read_config(holder: Any) -> Config:
         file = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]
         raise ConfigError(f"--config={file}: this Python file does not exist") from error
     _refuse_replaced_groups(tree)
+    given = config_flags.get_override_values(flags.FLAGS["config"])
+    if "task.name" in given:
+        flat = flatten(tree)
+        if lines := rules_of_tasks.left_out(flat, "", given):  # as `jaxcnn.config` does
+            tree = nested(flat)
+        for line in lines:
+            logging.getLogger("jaxcnn").warning(line)
     config = from_config_dict(tree)
     if any(open_names.foreign(config)):
         from jaxcnn.machine import plugins

@@ -10,8 +10,9 @@ from jaxcnn.config.fields import Config
 
 def check(config: Config) -> list[str]:
     """The mistakes in a config, one line each; empty without any."""
-    return [
-        *_out_of_range(config),
+    wrong = list(_out_of_range(config))
+    told = {line.partition(" ")[0].partition("=")[0] for line in wrong}
+    others = [
         *_of_network(config),
         *rules_of_tasks.mistakes(config),
         *places.mistakes(config),
@@ -19,6 +20,8 @@ def check(config: Config) -> list[str]:
         *rules_of_data.mistakes(config),
         *_of_run(config),
     ]
+    # Of a value that is out of range, this is enough.
+    return wrong + [line for line in others if not any(line.startswith(f"{key} ") for key in told)]
 
 
 def _out_of_range(group: Any, prefix: str = "") -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Checks of what a config lets a network learn: the task, its loss, its teacher, and the sampling of its classes."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 from jaxcnn.config.fields import Config, Task
@@ -55,17 +55,23 @@ def _default(key: str) -> Any:
     return _value(Config(), key)
 
 
-def left_out(flat: Mapping[str, Any], before: str, given: Collection[str]) -> dict[str, Any]:
-    """Fields of a recipe that mean nothing for another task than the recipe's, with the values that leave them out.
+def left_out(flat: dict[str, Any], before: str, given: Collection[str]) -> list[str]:
+    """Leave out the fields of a recipe that mean nothing for another task than the recipe's; return a line for each.
 
     Args:
-      flat: the flat config with the new task.
+      flat: the flat config with the new task, which is changed.
       before: the task of the recipe.
       given: keys that the user has set, which are never left out.
     """
     if flat["task.name"] != "regression" or before == "regression":
-        return {}
-    return {key: _default(key) for key in OF_CLASSES if key not in given and flat[key] != _default(key)}
+        return []
+    lines = []
+    for key in OF_CLASSES:
+        if key not in given and flat.get(key, _default(key)) != _default(key):
+            what = f"config.{key}={flat[key]!r} of the recipe is left out"
+            lines.append(f"{what}: it is not for config.task.name={flat['task.name']!r}")
+            flat[key] = _default(key)
+    return lines
 
 
 def _of_teacher(config: Config) -> list[str]:

@@ -10,6 +10,7 @@ OF_OUR_OPTIMIZERS = (
     *("momentum", "nesterov", "beta2", "epsilon", "trust_coefficient"),
     *("newton_schulz_steps", "newton_schulz_batched", "renormalize_every"),
 )
+OF_THE_CONFIG = ("learning_rate", "weight_decay")  # arguments of every optimiser that fields of the config set
 OF_SCHEDULES = {"period": "restarts", "period_factor": "restarts", "cooldown": "trapezoid", "patience": "plateau"}
 STARTS = ("workdir", "workdirs", "file", "hub", "jaxcnn")  # kinds of config.init.source
 
@@ -45,6 +46,13 @@ def _of_optimizer(config: Config) -> Iterator[str]:
             yield (
                 f"config.optim.{name} has no effect with config.optim.name={optim.name!r:.200}; give it as an option "
                 "in the name, as in 'optax:lion(b1=0.95)'"
+            )
+    options = open_names.parse(optim.name)[1] if any(open_names.foreign(optim)) else {}
+    for name in OF_THE_CONFIG:
+        if name in options:
+            yield (
+                f"config.optim.name={optim.name!r:.200} gives {name}, which would replace config.optim.{name}; set "
+                "that field, and leave it out of the name"
             )
     if optim.base_batch_size > 0:
         scaled = optim.learning_rate * config.global_batch_size / optim.base_batch_size

@@ -20,6 +20,11 @@ def is_network(target: Any) -> bool:
     return "rngs" in inspect.signature(target).parameters
 
 
+def is_made(target: Any) -> bool:
+    """Whether this is a module of `nnx` itself, which has its parameters."""
+    return isinstance(target, nnx.Module)
+
+
 class _FromNnx(nn.Module):
     """Wraps a module of `nnx`, whose variables become those of this module.
 

@@ -1,6 +1,7 @@
 """Networks of users: a `flax.linen` or `flax.nnx` module behind the interface of our own networks."""
 
 import dataclasses
+import functools
 import inspect
 import itertools
 from collections.abc import Mapping
@@ -123,11 +124,16 @@ def _module(
         return loaded.target
     if not callable(loaded.target):
         raise UserError(f"{loaded.name!r} is neither a Flax module nor a function that makes one")
+    from jaxcnn.models import nnx_bridge  # imports flax.nnx
+
+    if nnx_bridge.is_made(loaded.target):
+        raise UserError(
+            f"{loaded.name!r} is an instance of a flax.nnx module, which has its parameters already; give its class, "
+            "or a function of rngs that makes it, so that the run draws them from its seed"
+        )
     offered = {name: getattr(model, name) for name in OPTIONAL if name in GIVEN or _is_set(model, name)}
     offered |= dict.fromkeys(OUTPUTS, outputs)
     offered |= {"dtype": jnp.dtype(model.dtype), "model": model, "norm": norm, "axis_name": axis_name}
-    from jaxcnn.models import nnx_bridge  # imports flax.nnx
-
     make = loaded.with_those(offered)
     _refuse_unused(loaded, model, make.keywords)  # type: ignore[attr-defined]
     if nnx_bridge.is_network(loaded.target):
@@ -135,6 +141,9 @@ def _module(
     try:
         made = make()
     except TypeError as error:
+        if not inspect.isroutine(loaded.target) and not isinstance(loaded.target, type | functools.partial):
+            what = f"is an object of {type(loaded.target).__name__}"
+            raise UserError(f"{loaded.name!r} {what}, neither a Flax module nor a function that makes one") from error
         raise UserError(f"the network {loaded.name!r} cannot be made: {error}") from error
     if not isinstance(made, nn.Module):
         raise UserError(f"{loaded.name!r} makes a {type(made).__name__}, not a Flax module")
@@ -146,8 +155,12 @@ def _refuse_unused(loaded: plugins.Loaded, model: config.Model, taken: Any) -> N
     if "model" in taken:
         return
     for name in (*OPTIONAL, "dtype"):
+        value = getattr(model, name)
+        if _is_set(model, name) and name in loaded.options:
+            raise UserError(
+                f"config.model.{name}={value!r} has no effect: {loaded.name!r} gives {name}, too; leave one of them out"
+            )
         if _is_set(model, name) and name not in taken:
-            value = getattr(model, name)
             raise UserError(f"config.model.{name}={value!r} has no effect: {loaded.name!r} has no argument {name!r}")
 
 

@@ -24,6 +24,7 @@ import numpy as np
 
 import jaxcnn.config as configs
 from jaxcnn.config import Config, ConfigError, convert
+from jaxcnn.machine import named
 from jaxcnn.study import elements
 
 Overrides = dict[str, Any]  # flat key of a config -> value
@@ -95,17 +96,17 @@ class Sweep:
 
 
 def values(key: str, choices: Sequence[Any]) -> Rows:
-    """Varies one field, which takes each of these values."""
+    """Varies one field, which takes each of these values; functions and classes become their open names."""
     if isinstance(choices, str) or not isinstance(choices, Sequence) or not choices:
         raise ConfigError(f"sweep: values({key!r}, …) needs a list of at least one value, not {choices!r}")
-    return Rows(tuple({key: choice} for choice in choices))
+    return rows([{key: choice} for choice in choices])
 
 
 def rows(sets: Sequence[Mapping[str, Any]]) -> Rows:
     """Varies several fields: sets of overrides, such as `[{}, {"augment.cutout": 16}]`; {} changes nothing."""
     if not sets or not all(isinstance(each, Mapping) for each in sets):
         raise ConfigError(f"sweep: rows(…) needs a list of mappings from key to value, not {sets!r}")
-    return Rows(tuple(dict(each) for each in sets))
+    return Rows(tuple({key: named.plain(key, value) for key, value in each.items()} for each in sets))
 
 
 def zipped(*parts: Space) -> Rows:

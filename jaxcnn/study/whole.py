@@ -4,12 +4,13 @@ import dataclasses
 import importlib
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
 
 from jaxcnn.config import Config, UserError
+from jaxcnn.machine import plugins
 from jaxcnn.study import folder as files
 from jaxcnn.study import measure, outcome, spec, start, store, table, together
 from jaxcnn.study import plan as plans
@@ -132,6 +133,7 @@ def run(wanted: Wanted) -> table.Board | None:
 
 def _define(wanted: Wanted, shared: Shared) -> tuple[plans.Plan, Definition]:
     """The plan of the sweep and the definition of its study, checked against that in the folder."""
+    _check_objects(wanted)
     spec.check(wanted.sweep, wanted.base)
     store.check_sampler(plans.choose_sampler(wanted.sweep, wanted.sampler))
     made = plans.make(wanted.sweep, wanted.base, wanted.sampler, wanted.trials, shared)
@@ -140,6 +142,29 @@ def _define(wanted: Wanted, shared: Shared) -> tuple[plans.Plan, Definition]:
     if (wanted.folder / files.SWEEP).exists():
         definition = start.go_on(wanted.folder, definition)
     return made, definition
+
+
+def _check_objects(wanted: Wanted) -> None:
+    """Refuse objects that only this process has, if others work on the sweep."""
+    own = [*plugins.needs(wanted.base), *filter(_is_of_a_session, _listed(wanted.sweep.space))]
+    if own and wanted.engine != "inline":
+        raise UserError(
+            f"config.{own[0][0]}={own[0][1]!r} is an object of this session, but other processes may work on the "
+            "sweep; put it into a module and name it as package.module:attribute"
+        )
+
+
+def _listed(space: spec.Space) -> Iterator[tuple[str, Any]]:
+    """(field, value) of everything listed in a space; ranges list nothing."""
+    if isinstance(space, spec.Rows):
+        yield from (pair for row in space.rows for pair in row.items())
+    for part in space.parts if isinstance(space, spec.Product | spec.Chain) else ():
+        yield from _listed(part)
+
+
+def _is_of_a_session(choice: tuple[str, Any]) -> bool:
+    names = choice[1] if isinstance(choice[1], list | tuple) else choice[1:]
+    return any(isinstance(name, str) and plugins.is_of_a_session(name) for name in names)
 
 
 def _population(wanted: Wanted, plan: plans.Plan, shared: Shared) -> together.Settings | None:

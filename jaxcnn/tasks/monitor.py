@@ -39,7 +39,7 @@ def deciding(evaluation: Evaluation, config: configuration.Task) -> Evaluation:
     if name not in known and not config.evaluation:
         raise ConfigError(
             f"config.task.monitor={name!r:.100} is no figure of config.task.name={config.name!r}"
-            f"{convert.nearest(name, known)}; choose one of {', '.join(known)}"
+            f"{_meant(name, known)}; choose one of {', '.join(known)}"
         )
     label, less, percent = figures.kind_of(name, config.name, config.monitor_mode)
     within = config.name == "multilabel" and name in _OF_HALF
@@ -51,6 +51,14 @@ def deciding(evaluation: Evaluation, config: configuration.Task) -> Evaluation:
     if "of_groups" in values and not is_mean:
         values["of_groups"] = tuple(dict.fromkeys((*values["of_groups"], name)))
     return kind(**values)
+
+
+def _meant(name: str, known: Mapping[str, figures.Kind]) -> str:
+    """A hint that names the figure that is probably meant; of several, the first, as the headline is."""
+    text = name.lower()
+    close = (each for each, (label, *_) in known.items() if label.lower() == text or each.endswith(f"_{text}"))
+    meant = next(close, "") if text else ""
+    return f" (did you mean {meant!r}?)" if meant else convert.nearest(name, known)
 
 
 def check_size(config: configuration.Task, outputs: int, examples: int) -> None:

@@ -11,11 +11,24 @@ import jaxcnn.config as configs
 from jaxcnn.config import Config, UserError, flatten, to_dict
 from jaxcnn.data.selection import groups_of
 from jaxcnn.learn import sharded
+from jaxcnn.learn.state import State
 from jaxcnn.machine import extras
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.machine.heartbeat import Cluster, Standing
 from jaxcnn.tasks import by_name, kept
-from jaxcnn.train import assess, curves, final_figures, measured, mistakes, origin, plateau, summary, told, workdir
+from jaxcnn.train import (
+    assess,
+    curves,
+    final_figures,
+    measured,
+    mistakes,
+    origin,
+    packages,
+    plateau,
+    summary,
+    told,
+    workdir,
+)
 from jaxcnn.train.damage import DamagedError
 from jaxcnn.train.drive import Driver
 from jaxcnn.train.due import Due, due_steps
@@ -97,6 +110,7 @@ def opened(
                 print(f"jaxcnn: {folder} is finished: {summary.last_line(finished)}", file=hooks.output)
             yield finished
             return
+        packages.check(config)
         cluster.tell_with(lambda: Standing(0, folder))
         workdir.check_shared(folder, cluster)
         logbook = Logbook(
@@ -138,7 +152,7 @@ def stop(session: Session, why: Interrupted) -> str:
 
 
 def finish(session: Session) -> dict[str, Any]:
-    """Evaluate the test split once after the last step, write the summary and return it.
+    """Evaluate the test split, if any, once after the last step, write the summary and return it.
 
     Raises:
       Interrupted: a signal came before the end of the test.
@@ -280,23 +294,19 @@ def _finish_saving(session: Session) -> None:
 
 
 def _test(session: Session) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """Evaluate the test split, the only time in a run: its figures, and those of its collected outputs."""
-    if (split := session.splits.test) is None:
+    """Evaluate the test split, the only time in a run: its figures, and those of its collected outputs.
+
+    Before it, thresholds and temperature are fitted to the validation split, also in a run without a test split.
+    """
+    split = session.splits.test
+    if split is None and session.splits.val is None:
         return None, {}
     session.interrupts.enter("evaluate")
-    told.phase(session, "testing")
-    state, step = session.state, session.step
-    if session.config.run.test_with == "best" and session.progress.best_step:  # 0: no figure of validation was finite
-        step = session.progress.best_step
-        try:
-            shardings = sharded.state_shardings(session.spec, session.mesh)
-            state = session.checkpoints.restore(step, session.state, shardings).state
-        except DamagedError as error:
-            raise UserError(
-                f"config.run.test_with='best': {error}; restore {session.folder}/checkpoints/{step} from a backup, or "
-                f"test the last checkpoint with --mode=eval --workdir={session.folder}"
-            ) from error
+    told.phase(session, "validating" if split is None else "testing")
+    state, step = _tested(session)
     found, of_validation = measured.fit(session, state, step)
+    if split is None:
+        return None, {}
     by = session.config.data.group
     collector = kept.of(session.spec.task, session.constants, groups_of(split), by)
     values = {"of_step": step, **measured.figures(session, split, state, session.config.run.tta, collector)}
@@ -309,3 +319,21 @@ def _test(session: Session) -> tuple[dict[str, Any] | None, dict[str, Any]]:
             mistakes.draw_test(session.folder, session.spec, session.mesh, split, collector, session.constants, found)
     told.groups(session, collected)
     return values, collected | of_validation
+
+
+def _tested(session: Session) -> tuple[State, int]:
+    """The state that is tested, and its step: the last, or the best on validation with `run.test_with="best"`."""
+    step = session.progress.best_step  # 0: no figure of validation was finite
+    if session.config.run.test_with != "best" or not step:
+        return session.state, session.step
+    try:
+        shardings = sharded.state_shardings(session.spec, session.mesh)
+        return session.checkpoints.restore(step, session.state, shardings).state, step
+    except DamagedError as error:
+        instead = f"test the last checkpoint with --mode=eval --workdir={session.folder}"
+        if session.splits.test is None:
+            instead = "continue with --config.run.test_with=last"
+        raise UserError(
+            f"config.run.test_with='best': {error}; restore {session.folder}/checkpoints/{step} from a backup, or "
+            f"{instead}"
+        ) from error
