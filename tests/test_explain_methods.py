@@ -716,6 +716,14 @@ def test_parts_are_equal_and_the_memory_of_compiling_is_given_back_once(monkeypa
     assert rows == [4] and released == [1]
 
 
+def test_on_a_cpu_a_call_of_the_network_waits_for_the_one_before_it(monkeypatch):
+    order, wait = [], jax.block_until_ready
+    monkeypatch.setattr(jax, "block_until_ready", lambda made: order.append("waited") or wait(made))
+    monkeypatch.setattr(network, "_outputs", lambda *given: order.append("called") or given[-1].mean((1, 2)))
+    assert Network(line, WEIGHTS, rows=2).outputs(IMAGES).shape == (3, 3)
+    assert order == ["called", "waited"] * 2
+
+
 def test_dense_layers_are_not_copied():
     def dense(variables, images):
         return images.reshape(len(images), -1) @ variables
