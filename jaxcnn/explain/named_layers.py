@@ -39,7 +39,11 @@ def named(found: Sequence[L], name: str, what: str) -> L:
         if layer.name == name:
             return layer
     near = difflib.get_close_matches(str(name), [layer.name for layer in found], n=NEAREST)
-    order = sorted(found, key=lambda layer: near.index(layer.name) if layer.name in near else len(near))
+
+    def likeness(layer: L) -> float:
+        return difflib.SequenceMatcher(None, layer.name, str(name)).ratio() if layer.name in near else 0.0
+
+    order = sorted(found, key=likeness, reverse=True)  # equally similar ones stay in the order of the network
     told = f"the network has no {what.format(shown(repr(name))[:MOST_OF_NAME])}; it has "
     for number, layer in enumerate(order):
         one = f"{', ' if number else ''}{layer.name} ({layer.shape[0]}x{layer.shape[1]})"
