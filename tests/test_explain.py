@@ -177,6 +177,10 @@ def test_integrated_gradients_of_a_run_tell_their_gap(run, images):
     ("arguments", "said"),
     [
         ({"method": "magic"}, "there is no method 'magic'; there are gradient, "),
+        ({"method": ["gradcam"]}, "there is no method ['gradcam']; there are gradient, "),
+        ({"method": {}}, "there is no method {}; there are gradient, "),
+        ({"method": None}, "there is no method None; there are gradient, "),
+        ({"method": "x\n" * 500}, r"there is no method 'x\nx\n"),
         ({"target": "zebra"}, "target=zebra: the network has no such output; it has '0', '1', "),
         ({"target": [1, 2]}, "target has 2 outputs for 5 images"),
         ({"layer": "conv9"}, "the network has no layer 'conv9' with feature maps; it has conv1 (8x8), "),
@@ -187,8 +191,9 @@ def test_integrated_gradients_of_a_run_tell_their_gap(run, images):
     ],
 )
 def test_mistakes_are_one_line(arguments, said, run, images):
-    with pytest.raises(UserError, match="^" + re.escape(said)):
+    with pytest.raises(UserError, match="^" + re.escape(said)) as caught:
         run.explain(images, **arguments)
+    assert len(str(caught.value)) < 500 and len(str(caught.value).splitlines()) == 1
 
 
 def test_every_method_of_the_table_names_its_source_and_gives_a_map():

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import pathlib
 
 import numpy as np
 import pytest
@@ -88,6 +89,11 @@ def test_masks_have_the_names_of_images_and_are_scored(subject, tmp_path):
     assert (found[0] == (mask == 1)).all()
     with pytest.raises(UserError, match=r"--masks=.*: no mask for photos/b.jpg; its name must be b.png"):
         objects.of_files(subject, tmp_path / "masks", ["photos/b.jpg"])
+    with pytest.raises(UserError, match=r"^--masks=/nowhere: this file or folder does not exist$"):
+        objects.of_files(subject, pathlib.Path("/nowhere"), ["photos/a.jpg"])
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match=r"^--masks=.*/none: no images in this folder"):
+        objects.of_files(subject, tmp_path / "none", ["photos/a.jpg"])
 
 
 def test_images_without_the_object_do_not_count():

@@ -264,7 +264,21 @@ def test_rise_is_the_mean_output_over_the_masks_that_show_a_pixel():
     found = perturbations.rise(LINEAR, IMAGES, TARGET, masks=40, cells=3, seed=7)
     masks = perturbations.random_masks((SIDE, SIDE), 40, 3, 0.5, (7, 0)).astype(np.float64)
     outputs = np.einsum("nhwc,nhwc,khw->kn", IMAGES, OWN, masks)
-    np.testing.assert_allclose(found, np.einsum("kn,khw->nhw", outputs, masks) / 20, rtol=1e-9, atol=1e-9)
+    expected = np.einsum("kn,khw->nhw", outputs, masks) / masks.sum(0)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_the_map_of_rise_of_a_constant_network_is_flat(centred):
+    """However unevenly chance shows the pixels: here the masks show some pixels twice as much as others."""
+    net = Network(lambda variables, images: variables + 0 * images.mean((1, 2)), np.full((1, 3), 0.1), rows=9)
+    for masks, share in ((20, 0.5), (2, 0.1)):  # of the second, some pixels are never shown
+        options = {"masks": masks, "cells": 3, "share": share, "seed": 7}
+        weight = perturbations.random_masks((SIDE, SIDE), masks, 3, share, (7, 0)).sum(0)
+        assert weight.max() > 1.5 * weight.min() and (masks > 2 or weight.min() == 0)
+        found = perturbations.rise(net, IMAGES, TARGET % 3, centred=centred, **options)
+        # The masks are added up in two orders, each with an error of at most masks * 2^-53.
+        np.testing.assert_allclose(found, 0 if centred else 0.1, rtol=2 * masks * 2**-53, atol=masks * 2**-53)
 
 
 def test_rise_of_probabilities_is_in_their_range_where_logits_are_far_below_0():
@@ -274,8 +288,9 @@ def test_rise_of_probabilities_is_in_their_range_where_logits_are_far_below_0():
     outputs = np.einsum("nhwc,hwcj,khw->knj", IMAGES, WEIGHTS.reshape(SIDE, SIDE, 3, 4), masks)
     shares = np.exp(outputs - outputs.max(-1, keepdims=True))
     of_target = (shares / shares.sum(-1, keepdims=True))[:, np.arange(3), TARGET]
-    np.testing.assert_allclose(found, np.einsum("kn,khw->nhw", of_target, masks) / 20, rtol=1e-9)
-    assert found.min() >= 0 and found.max() <= 2  # probabilities by masks over their expected sum
+    expected = np.einsum("kn,khw->nhw", of_target, masks) / masks.sum(0)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    assert found.min() >= 0 and found.max() <= 1
 
 
 def test_centred_rise_does_not_depend_on_an_offset_of_the_outputs():
@@ -286,7 +301,7 @@ def test_centred_rise_does_not_depend_on_an_offset_of_the_outputs():
     np.testing.assert_allclose(found, same, rtol=0, atol=1e-10)
     masks = perturbations.random_masks((SIDE, SIDE), 40, 3, 0.5, (0, 0)).astype(np.float64)
     outputs = np.einsum("nhwc,nhwc,khw->kn", IMAGES, OWN, masks)
-    expected = np.einsum("kn,khw->nhw", outputs - outputs.mean(0), masks) / 20
+    expected = np.einsum("kn,khw->nhw", outputs - outputs.mean(0), masks) / masks.sum(0)
     np.testing.assert_allclose(found, np.maximum(expected, 0), rtol=0, atol=1e-10)
 
 
@@ -534,6 +549,15 @@ def test_a_wrong_layer_is_told_with_the_list():
     found = layers_of("cnn", 8)
     with pytest.raises(UserError, match=r"no layer 'classifier' with .*; it has conv1 \(8x8\), bn1 \(8x8\), conv2"):
         inside.choose(found, "classifier")
+    with pytest.raises(UserError, match=r"no layer 'conv4' with .*; it has conv1 \(8x8\), conv2 .*, conv3 .*, bn1 "):
+        inside.choose(found, "conv4")
+    many = layers_of("resnet50", 32)
+    assert len(many) > 40
+    for name in ("blok4_3", "x" * 1000, "two\nlines", 3):
+        with pytest.raises(UserError, match=r"more$") as caught:
+            inside.choose(many, name)
+        assert len(str(caught.value)) < 500 and len(str(caught.value).splitlines()) == 1
+        assert name != "blok4_3" or "it has block4_3 (4x4)" in str(caught.value)
     with pytest.raises(UserError, match="no layer with feature maps of more than one position"):
         inside.choose(inside.layers(line, jnp.zeros((SIDE * SIDE * 3, 4)), (SIDE, SIDE, 3)))
 
@@ -692,6 +716,14 @@ def test_parts_are_equal_and_the_memory_of_compiling_is_given_back_once(monkeypa
     assert rows == [4] and released == [1]
 
 
+def test_on_a_cpu_a_call_of_the_network_waits_for_the_one_before_it(monkeypatch):
+    order, wait = [], jax.block_until_ready
+    monkeypatch.setattr(jax, "block_until_ready", lambda made: order.append("waited") or wait(made))
+    monkeypatch.setattr(network, "_outputs", lambda *given: order.append("called") or given[-1].mean((1, 2)))
+    assert Network(line, WEIGHTS, rows=2).outputs(IMAGES).shape == (3, 3)
+    assert order == ["called", "waited"] * 2
+
+
 def test_dense_layers_are_not_copied():
     def dense(variables, images):
         return images.reshape(len(images), -1) @ variables
@@ -815,3 +847,58 @@ def test_score_cam_enlarges_few_maps_at_a_time(monkeypatch):
     few = dataclasses.replace(net, rows=2 * len(images))
     np.testing.assert_allclose(cams.scorecam(few, images, target, layer=chosen), whole, rtol=1e-5, atol=1e-6)
     assert max(seen) == 2 < chosen.shape[-1]
+
+
+METHODS_OF_FUNCTIONS = [
+    gradients.gradient, gradients.input_x_gradient, gradients.smoothgrad, gradients.integrated_gradients,
+    functools.partial(gradients.expected_gradients, references=IMAGES), relevance.lrp, perturbations.occlusion,
+    perturbations.rise, perturbations.kernel_shap, perturbations.lime,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("images", "target", "said"),
+    [
+        (IMAGES, 1, r"target must be whole numbers \[n\], the output .* of 3 images, but is int64 \[\]"),
+        (IMAGES, TARGET[:2], r"target must be .* of 3 images, but is int64 \[2\]"),
+        (IMAGES, TARGET[:, None], r"target must be .*, but is int64 \[3, 1\]"),
+        (IMAGES, [0.0, 1.0, 2.0], r"target must be .*, but is float64 \[3\]"),
+        (IMAGES, [0, 4, 1], "target has 4, but the network has 4 outputs: numbers from 0 to 3"),
+        (IMAGES, [0, -1, 1], "target has -1, but the network has 4 outputs: numbers from 0 to 3"),
+        (IMAGES[:0], TARGET[:0], "there is no image to explain"),
+        (IMAGES[0], TARGET[:1], r"images must be normalised, floating-point .*, but are float64 \[6, 6, 3\]"),
+        (IMAGES.astype(np.uint8), TARGET, r"images must be .*, but are uint8 \[3, 6, 6, 3\]"),
+    ],
+)
+def test_images_and_targets_that_do_not_suit_the_network_are_refused(images, target, said):
+    net = Network(line, WEIGHTS, rows=5)  # whose number of outputs is not known yet
+    layer = inside.Layer("layer", 0, (SIDE, SIDE, 3))
+    cam = [functools.partial(each, layer=layer) for each in (cams.gradcam, cams.gradcam_plus_plus, cams.scorecam)]
+    for method in (*METHODS_OF_FUNCTIONS, *cam):
+        with pytest.raises(UserError, match=f"^{said}$") as caught:
+            method(net, images, target)
+        assert len(str(caught.value)) < 500
+
+
+def test_a_network_whose_outputs_have_no_second_axis_is_refused_before_it_is_compiled():
+    net = Network(lambda variables, images: images.mean((1, 2, 3)) * variables, np.ones(()), rows=5)
+    for method in (*METHODS_OF_FUNCTIONS, gradients.guided_backprop):
+        with pytest.raises(UserError, match=r"^the network must return outputs \[n, k\], but of 1 image it returns \["):
+            method(net, IMAGES, TARGET)
+
+
+def test_the_network_is_not_traced_again_for_the_number_of_its_outputs():
+    traced = []
+
+    def counting(variables, images):
+        traced.append(images.shape)
+        return jnp.maximum(line(variables, images), 0)
+
+    net = Network(counting, WEIGHTS, rows=5)
+    net.outputs(IMAGES)
+    assert len(traced) == 1 and net.checked(IMAGES, TARGET)[1] is TARGET and len(traced) == 1
+    gradients.guided_backprop(net, IMAGES, TARGET)
+    relevance.lrp(net, IMAGES, TARGET)
+    for _ in range(3):
+        net.with_guided_relus().checked(IMAGES, TARGET)
+    assert len(traced) <= 3, "the programs of the two methods alone"

@@ -63,7 +63,7 @@ def choose(found: list[Gate], name: str) -> Gate:
             "weigh channels only"
         )
     if name:
-        return named(found, name, f"attention layer {name!r} that weighs pixels")
+        return named(found, name, "attention layer {} that weighs pixels")
     return not_small(found)[-1]
 
 

@@ -43,7 +43,7 @@ def scorecam(network: Network, images: Images, target: Targets, *, layer: Layer,
     A map is scaled to [0, 1] and multiplies the normalised pixels, so where it is 0, there is the mean colour. The
     weights are the softmax of the outputs over the maps. No gradient is used. It calls the network once for each map.
     """
-    images = jnp.asarray(images)
+    images, target = network.checked(images, target)
     features = network.maps_of(layer, images)
 
     def variant(numbers: Array) -> Float[Array, "m n h w c"]:

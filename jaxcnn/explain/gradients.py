@@ -54,7 +54,7 @@ def smoothgrad(
       noise: standard deviation of the noise, as a share of the range of the values of the image.
       seed: seed of the noise. The noise of image i depends on i.
     """
-    images = jnp.asarray(images)
+    images, target = network.checked(images, target)
     deviation = noise * (images.max((1, 2, 3)) - images.min((1, 2, 3)))
 
     def variant(numbers: Array) -> Float[Array, "m n h w c"]:
@@ -76,7 +76,7 @@ def integrated_gradients(
       baseline: an image without information, of a shape that fits [n, h, w, c]; 0 is the mean colour.
       steps: points of the Gauss-Legendre quadrature.
     """
-    images = jnp.asarray(images)
+    images, target = network.checked(images, target)
     start = jnp.broadcast_to(jnp.asarray(baseline, images.dtype), images.shape)
     points, weights = np.polynomial.legendre.leggauss(steps)
     places = jnp.asarray((points + 1) / 2, images.dtype)
@@ -101,7 +101,7 @@ def expected_gradients(
       samples: gradients for each image.
       seed: seed of the points on the paths and of their order.
     """
-    images, references = jnp.asarray(images), jnp.asarray(references)
+    (images, target), references = network.checked(images, target), jnp.asarray(references)
     generator = np.random.Generator(np.random.PCG64(seed))
     places = (generator.permutation(samples) + generator.random(samples)) / samples
     points = jnp.asarray(places, images.dtype)[:, None, None, None, None]

@@ -265,7 +265,7 @@ def choose(found: Sequence[Layer], name: str = "", *, coarser: bool = False) -> 
     if not found:
         raise UserError("this network has no layer with feature maps of more than one position")
     if name:
-        return named(found, name, f"layer {name!r} with feature maps")
+        return named(found, name, "layer {} with feature maps")
     left = not_small(found)
     finest = max(layer.shape[0] * layer.shape[1] for layer in left)
     return ([layer for layer in left if coarser and layer.shape[0] * layer.shape[1] < finest] or left)[-1]

@@ -107,8 +107,8 @@ def find(name: str) -> Method:
     Raises:
       UserError: there is none.
     """
-    if name not in METHODS:
-        raise UserError(f"there is no method {name!r}; there are {', '.join(METHODS)}")
+    if not isinstance(name, str) or name not in METHODS:
+        raise UserError(f"there is no method {shown(repr(name)):.100}; there are {', '.join(METHODS)}")
     return METHODS[name]
 
 

@@ -8,14 +8,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
+from jaxcnn.config import UserError
 from jaxcnn.explain import inside, kernels
 from jaxcnn.explain.inside import Apply
 from jaxcnn.machine import malloc
 from jaxcnn.machine.mesh import DATA_AXIS, data_devices
 from jaxcnn.models import context
+from jaxcnn.text import counted
 
 Images = Float[Any, "n h w c"]
 Scores = Float[Array, " n"]
@@ -38,19 +41,62 @@ class Network:
       rows: most images in one call. A call has this number, or a smaller one of few sizes (`size_of_call`).
       mesh: the devices among which the images of a call are divided; None: one device. `rows` is a multiple of their
         number.
+      known: how many outputs there are, for each `apply` and shape of image that was met.
     """
 
     apply: Apply
     variables: Any
     rows: int = 64
     mesh: Mesh | None = None
+    known: dict[Any, int] = dataclasses.field(default_factory=dict, repr=False)
+
+    def checked(self, images: Images, target: Targets) -> tuple[Array, np.ndarray]:
+        """Images and the output to explain for each, as arrays that suit the network.
+
+        Raises:
+          UserError: there is no image, images are no floating-point numbers [n, h, w, c], the target is not a whole
+            number [n] from 0 to below the number of outputs, or the network does not return outputs [n, k].
+        """
+        images = as_images(images)
+        wanted = np.asarray(target)
+        if wanted.dtype.kind not in "iu" or wanted.shape != images.shape[:1]:
+            raise UserError(
+                f"target must be whole numbers [n], the output to explain of each of {counted(len(images), 'image')}, "
+                f"but is {wanted.dtype} {list(wanted.shape)}"
+            )
+        count = self._count(images)
+        wrong = wanted[(wanted < 0) | (wanted >= count)]
+        if len(wrong):
+            raise UserError(
+                f"target has {wrong[0]}, but the network has {counted(count, 'output')}: numbers from 0 to {count - 1}"
+            )
+        return images, wanted
+
+    def _count(self, images: Array) -> int:
+        """The number of outputs; the network is traced for it if it was not called with such images before."""
+        key = _plain(self.apply), images.shape[1:]
+        if key not in self.known:
+            one = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
+            shape = jnp.shape(jax.eval_shape(key[0], self.variables, one))
+            if len(shape) != 2:
+                raise UserError(
+                    f"the network must return outputs [n, k], but of 1 image it returns {list(shape)}; of one output, "
+                    "k is 1"
+                )
+            self.known[key] = shape[1]
+        return self.known[key]
 
     def outputs(self, images: Images) -> Float[Array, "n k"]:
         """The outputs of any number of images."""
-        return self._by_rows(functools.partial(_outputs, self.apply, self.mesh, self.variables), images)
+        images = as_images(images)
+        made = self._by_rows(functools.partial(_outputs, self.apply, self.mesh, self.variables), images)
+        if made.ndim == 2:
+            self.known[_plain(self.apply), images.shape[1:]] = made.shape[1]
+        return made
 
     def scores(self, images: Images, target: Targets, of: Mapping = None) -> Scores:
         """The output `target[i]` of each image; with `of`, that of a function of the outputs, such as softmax."""
+        images, target = self.checked(images, target)
         outputs = self.outputs(images)
         outputs = outputs if of is None else of(outputs)
         return jnp.take_along_axis(outputs, jnp.asarray(target)[:, None], axis=1)[:, 0]
@@ -58,16 +104,17 @@ class Network:
     def gradients(self, images: Images, target: Targets) -> Images:
         """The gradient of the output `target[i]` by the pixels of each image."""
         run = functools.partial(_gradients, self.apply, self.mesh, self.variables)
-        return self._by_rows(run, images, jnp.asarray(target))
+        return self._by_rows(run, *self.checked(images, target))
 
     def at_layer(self, layer: inside.Layer, images: Images, target: Targets) -> tuple[Array, Array]:
         """The feature maps of a layer, and the gradient of the output `target[i]` by them: [n, h, w, channels] each."""
         run = functools.partial(_at_layer, self.apply, layer, self.mesh, self.variables)
-        return self._by_rows(run, images, jnp.asarray(target))
+        return self._by_rows(run, *self.checked(images, target))
 
     def maps_of(self, layer: inside.Layer, images: Images) -> Array:
         """The feature maps of a layer, [n, h, w, channels], without a backward pass."""
-        return self._by_rows(functools.partial(_maps_of, self.apply, layer, self.mesh, self.variables), images)
+        run = functools.partial(_maps_of, self.apply, layer, self.mesh, self.variables)
+        return self._by_rows(run, as_images(images))
 
     def mean_gradient(
         self, variant: Variant, weights: Float[Any, " k"], target: Targets, factor: Variant | None = None
@@ -83,7 +130,7 @@ class Network:
             share = jnp.zeros(copies).at[: len(weights[start:][:copies])].set(weights[start : start + copies])
             made = variant(numbers)
             rows = made.reshape(-1, *made.shape[2:])
-            gradients = self.gradients(rows, jnp.tile(jnp.asarray(target), copies)).reshape(made.shape)
+            gradients = self.gradients(rows, np.tile(target, copies)).reshape(made.shape)
             gradients = gradients if factor is None else gradients * factor(numbers)
             total = total + jnp.tensordot(share.astype(gradients.dtype), gradients, axes=1)
         return total
@@ -95,7 +142,7 @@ class Network:
         for start in range(0, count, copies):
             made = variant(jnp.minimum(jnp.arange(start, start + copies), count - 1))
             rows = made.reshape(-1, *made.shape[2:])
-            found.append(self.scores(rows, jnp.tile(jnp.asarray(target), copies), of).reshape(made.shape[:2]))
+            found.append(self.scores(rows, np.tile(target, copies), of).reshape(made.shape[:2]))
         return jnp.concatenate(found)[:count]
 
     def with_guided_relus(self) -> "Network":
@@ -119,6 +166,8 @@ class Network:
         parts = []
         for start in range(0, count, rows):
             made = run(*(_padded(array[start : start + rows], rows) for array in arrays))
+            if jax.default_backend() == "cpu":
+                jax.block_until_ready(made)  # else the next call starts while this one still holds its temporaries
             if start == 0 and _is_new(run, rows, arrays):
                 malloc.release()  # what compilation took, which is more than a small call
             parts.append(jax.tree.map(functools.partial(_first, min(rows, count - start)), made))
@@ -143,6 +192,18 @@ def size_of_call(count: int) -> int:
     return -(-count // step) * step
 
 
+def as_images(images: Any) -> Array:
+    """Images as an array. Raises UserError if there is none, or they are no floating-point numbers [n, h, w, c]."""
+    array = images if isinstance(images, jax.Array) else np.asarray(images)
+    if array.ndim != 4 or not jnp.issubdtype(array.dtype, jnp.floating):
+        raise UserError(
+            f"images must be normalised, floating-point numbers [n, h, w, c], but are {array.dtype} {list(array.shape)}"
+        )
+    if not len(array):
+        raise UserError("there is no image to explain")
+    return jnp.asarray(array)
+
+
 def _padded(array: Any, rows: int) -> Any:
     lacking = rows - len(array)
     return jnp.pad(jnp.asarray(array), ((0, lacking), *[(0, 0)] * (array.ndim - 1))) if lacking else array
@@ -153,10 +214,18 @@ def _first(count: int, array: Any) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Guided:
-    """Hashable, so that its programs are found again."""
+class Ruled:
+    """A network with a gradient of its own, and with the outputs of `apply`. Hashable: its programs are found again."""
 
     apply: Apply
+
+
+def _plain(apply: Apply) -> Apply:
+    return _plain(apply.apply) if isinstance(apply, Ruled) else apply
+
+
+class _Guided(Ruled):
+    """One whose ReLUs pass only positive gradients back."""
 
     def __call__(self, variables: Any, images: Any) -> Any:
         return inside.guided(self.apply)(variables, images)

@@ -49,7 +49,7 @@ def of_files(subject: Subject, folder: pathlib.Path, names: Sequence[str]) -> Bo
       UserError: an image has no mask, or several, or one cannot be read.
     """
     found: dict[str, list[pathlib.Path]] = {}
-    for path in predict.find_images([str(folder)])[0]:
+    for path in predict.find_images([str(folder)], "--masks")[0]:
         found.setdefault(path.stem, []).append(path)
     masks = []
     for name in names:

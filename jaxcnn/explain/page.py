@@ -89,6 +89,7 @@ def page(
     about = [*about, *([f"The page has the first {len(cards)} of {count} images."] if len(cards) < count else [])]
     used = sorted({number for item in items for number in item.classes})
     options = "".join(f'<option value="{k}">{html.escape(class_names[k])}</option>' for k in used)
+    names_of_classes = "".join(f'<option value="{html.escape(class_names[k])}">' for k in used)
     known = any(item.right is not None for item in items)
     kinds = '<option value="right">right</option><option value="wrong">wrong</option>' if known else ""
     parts = [
@@ -102,6 +103,8 @@ def page(
         _legend(names),
         '<h2 id="all">Images</h2><div class="controls" id="controls" hidden>'
         '<label>Opacity <input type="range" id="opacity" min="0" max="100" value="70"></label>'
+        '<label>Search <input type="search" id="search" list="names" placeholder="name of a class" autocomplete="off">'
+        f'</label><datalist id="names">{names_of_classes}</datalist>'
         f'<label>Class <select id="class"><option value="">all</option>{options}</select></label>'
         f'<label{"" if known else " hidden"}>Answer <select id="kind"><option value="">all</option>{kinds}'
         "</select></label>"

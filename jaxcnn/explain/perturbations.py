@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from jaxcnn.config import UserError
 from jaxcnn.config.ranges import Above, AboveZero, AtMost, Count
 from jaxcnn.explain import superpixels
-from jaxcnn.explain.network import Images, Network, Targets, Variant
+from jaxcnn.explain.network import Images, Network, Targets, Variant, as_images
 
 Maps = Float[Array, "n h w"]
 Samples = Annotated[int, Above(1), AtMost(10**6)]
@@ -48,7 +48,7 @@ def occlusion(
     Raises:
       UserError: the stride leaves pixels that no square covers.
     """
-    images = jnp.asarray(images)
+    images, target = network.checked(images, target)
     window = min(window or max(1, round(min(images.shape[1:3]) / 4)), *images.shape[1:3])
     stride = stride or max(1, window // 2)
     if stride > window:
@@ -109,7 +109,10 @@ def rise(
 ) -> Maps:
     """The mean output of images seen through random smooth masks, for each pixel over the masks that show it.
 
-    Petsiuk et al. 2018, "RISE", arXiv:1806.07421, who explain probabilities. The same masks are used for all images.
+    Petsiuk et al. 2018, "RISE", arXiv:1806.07421, who explain probabilities: their eq. 4. In place of the expected sum
+    of the masks (eq. 6), the sum is divided by that of the masks that were drawn, so that a pixel that was shown more
+    often than others by chance is not more important: the map of a constant output is flat. A pixel that no mask
+    shows has the mean over all masks. The same masks are used for all images.
 
     Args:
       network, images, target, baseline: see the module.
@@ -121,7 +124,7 @@ def rise(
       centred: whether to give the mean over the masks that show a pixel minus the mean over all masks, and 0 where this
         is negative; for outputs that are no probabilities and may have any offset.
     """
-    images = jnp.asarray(images)
+    images, target = network.checked(images, target)
     whole = network.scores(images, target, probability) if centred else 0  # near the others, so that little rounds off
     total: Any = 0
     of_all: Any = 0
@@ -132,9 +135,9 @@ def rise(
         scores = scores - whole
         total = total + jnp.einsum("kn,khw->nhw", scores, shown)
         of_all, weight = of_all + scores.sum(0), weight + shown.sum(0)
-    if centred:
-        total = jnp.maximum(total - (of_all / masks)[:, None, None] * weight, 0)
-    return total / (masks * share)
+    mean = (of_all / masks)[:, None, None]
+    found = jnp.where(weight > 0, total / jnp.where(weight > 0, weight, 1), mean)
+    return jnp.maximum(found - mean, 0) if centred else found
 
 
 def random_masks(
@@ -178,13 +181,15 @@ def kernel_shap(
     Raises:
       UserError: the segments do not fit, or the samples are too few for them.
     """
-    images = jnp.asarray(images)
+    images = as_images(images)
     segments = superpixels.segments_of(images, segments, cells)
     if np.ndim(segments) == 3:
+        images, target = network.checked(images, target)
         return _each(kernel_shap, network, images, target, baseline, segments, samples=samples, seed=seed)
     segments, count = _checked(segments, images.shape[1:3], cells)
     coalitions, weights = _coalitions(count, samples, seed)
     _check_enough(coalitions, weights)
+    images, target = network.checked(images, target)
     ends = np.stack([np.zeros(count, bool), np.ones(count, bool)])
     scores = _seen_scores(network, images, target, baseline, segments, np.vstack([ends, coalitions]))
     nothing, change = scores[0], scores[1] - scores[0]
@@ -219,7 +224,7 @@ def lime(
     Raises:
       UserError: the segments do not fit.
     """
-    images = jnp.asarray(images)
+    images, target = network.checked(images, target)
     segments = superpixels.segments_of(images, segments, cells)
     if np.ndim(segments) == 3:
         return _each(lime, network, images, target, baseline, segments, samples=samples, width=width, seed=seed)

@@ -16,9 +16,8 @@ from jaxtyping import Array, Float
 from jaxcnn.config import UserError
 from jaxcnn.config.ranges import NonNegative
 from jaxcnn.explain import kernels
-from jaxcnn.explain.inside import Apply
 from jaxcnn.explain.kernels import Product
-from jaxcnn.explain.network import Images, Network, Targets
+from jaxcnn.explain.network import Images, Network, Ruled, Targets
 
 NAME = "layer-wise relevance propagation"
 _MORE = 4  # times the memory of a gradient, about
@@ -48,10 +47,9 @@ def lrp(network: Network, images: Images, target: Targets, *, gamma: NonNegative
 
 
 @dataclasses.dataclass(frozen=True)
-class _ByRule:
-    """A network whose gradient times its images is their relevance. Hashable, so that its programs are found again."""
+class _ByRule(Ruled):
+    """A network whose gradient times its images is their relevance."""
 
-    apply: Apply
     gamma: float
 
     def __call__(self, variables: Any, images: Any) -> Any:

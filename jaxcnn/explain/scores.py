@@ -34,7 +34,7 @@ def deletion(
       probability: makes probabilities of outputs, such as `jax.nn.softmax`.
       steps: parts of equal size in which pixels are deleted.
     """
-    images = jnp.asarray(images)
+    images, target = network.checked(images, target)
     return _curve(network, images, jnp.zeros_like(images), target, maps, probability, steps)
 
 
@@ -45,7 +45,7 @@ def insertion(
 
     As `deletion`, from the blurred image to the image itself.
     """
-    images = jnp.asarray(images)
+    images, target = network.checked(images, target)
     return _curve(network, blurred(images), images, target, maps, probability, steps)
 
 

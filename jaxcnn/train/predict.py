@@ -34,11 +34,11 @@ MOST_DRAWN = 120  # images in one picture
 MOST_SHOWN = 200  # images on one page
 
 
-def find_images(places: list[str]) -> tuple[list[pathlib.Path], list[str]]:
+def find_images(places: list[str], flag: str = "--images") -> tuple[list[pathlib.Path], list[str]]:
     """The image files in a list of files and folders, and notes on skipped files.
 
     A folder gives all its images at any depth, sorted, by the rule of `list_images`, or else all its
-    `.npy` files; a file is taken whatever its name.
+    `.npy` files; a file is taken whatever its name. Errors name the `flag` that the places are from.
 
     Raises:
       UserError: a place does not exist or is neither file nor folder, or a folder has no image or cannot be listed.
@@ -46,26 +46,26 @@ def find_images(places: list[str]) -> tuple[list[pathlib.Path], list[str]]:
     found: list[pathlib.Path] = []
     notes: list[str] = []
     for place in places:
-        path = expand(place, "--images=")
+        path = expand(place, f"{flag}=")
         try:
             mode = path.stat().st_mode
         except FileNotFoundError:
-            raise UserError(f"--images={place}: this file or folder does not exist") from None
+            raise UserError(f"{flag}={place}: this file or folder does not exist") from None
         except (OSError, ValueError) as error:
-            raise UserError(f"--images={place} cannot be read: {getattr(error, 'strerror', error)}") from None
+            raise UserError(f"{flag}={place} cannot be read: {getattr(error, 'strerror', error)}") from None
         if stat.S_ISDIR(mode):
             inside = listing.list_images(path)
             if not inside.paths:
                 inside = listing.list_images(path, arrays=True)
             if not inside.paths:
                 others = f", but {listing.told(inside.others)}" if inside.others else ""
-                raise UserError(f"--images={place}: no images in this folder ({listing.KNOWN}){others}")
+                raise UserError(f"{flag}={place}: no images in this folder ({listing.KNOWN}){others}")
             found += sorted(path / each for each in inside.paths)
             notes += listing.passed_over(inside.others, place)
         elif stat.S_ISREG(mode):
             found.append(path)
         else:
-            raise UserError(f"--images={place} is neither a file nor a folder; copy its content into a file")
+            raise UserError(f"{flag}={place} is neither a file nor a folder; copy its content into a file")
     return found, notes
 
 

@@ -1,10 +1,10 @@
-"""The page of explanations in a real browser: filter, order, opacity, both themes, a phone's width, and no request."""
+"""The page of explanations in a real browser: search, filter, opacity, both themes, a phone's width, no request."""
 
 import numpy as np
 import pytest
 
 from jaxcnn.explain import page
-from tests.services.test_report_browser import seen_by, widths_on_a_phone
+from tests.services.test_report_browser import screenshot, seen_by, widths_on_a_phone
 
 pytestmark = pytest.mark.services
 
@@ -22,6 +22,12 @@ addEventListener("load", () => {
   choose("kind", "wrong"); seen.wrong = names();
   choose("kind", ""); choose("class", "1"); seen.second = names();
   seen.count = document.getElementById("count").textContent;
+  choose("class", "");
+  const search = (words) => { choose("search", words, "input"); return names(); };
+  seen.dogs = search(" DO"); seen.none = search("all"); seen.cats = search("cat");
+  choose("kind", "wrong"); seen.both = names(); choose("kind", ""); seen.again = search("");
+  seen.proposed = [...document.getElementById("search").list.options].map((each) => each.value);
+  document.getElementById("search").focus(); seen.focus = document.activeElement.id;
   choose("opacity", "20", "input");
   seen.opacity = getComputedStyle(document.querySelector(".view img")).opacity;
   const ground = () => getComputedStyle(document.body).backgroundColor;
@@ -53,9 +59,21 @@ def test_images_are_filtered_and_ordered_and_the_opacity_changes(tmp_path):
     seen = seen_by(ACTIONS, made(), tmp_path)
     assert seen["all"] == ["a", "b", "c"] and seen["least"] == ["b", "c", "a"] and seen["most"] == ["a", "c", "b"]
     assert seen["wrong"] == ["b"] and seen["second"] == ["c", "b"] and seen["count"] == "2 of 3"
+    assert seen["dogs"] == ["c", "b"] and seen["none"] == [] and seen["cats"] == ["a", "b"], "in the order chosen above"
+    assert seen["both"] == ["b"] and seen["again"] == ["a", "c", "b"]
+    assert seen["proposed"] == ["cat", "dog"] and seen["focus"] == "search"
     assert seen["opacity"] == "0.2" and seen["before"] != seen["after"]
     assert seen["loaded"] == [] and not seen["wide"]
 
 
 def test_on_a_phone_the_page_is_as_wide_as_the_screen(tmp_path):
     assert widths_on_a_phone(made(), tmp_path) == "360 360"
+
+
+@pytest.mark.parametrize(("theme", "low", "high"), [("light", 230, 256), ("dark", 0, 40)])
+def test_each_theme_is_drawn_in_its_colours(theme, low, high, tmp_path):
+    (tmp_path / "index.html").write_text(made())
+    pixels = screenshot(tmp_path / "index.html", tmp_path, 1280, theme).reshape(-1, 3)
+    ground = np.median(pixels, axis=0)
+    assert (ground >= low).all() and (ground < high).all()
+    assert len(np.unique(pixels, axis=0)) > 100  # words and maps in it
