@@ -76,7 +76,7 @@ class Ensemble:
 
         Args:
           images: as for `run.predict`.
-          on_error: for an image file that cannot be read: "raise", or "skip", which gives "file" and "error" only.
+          on_error: what to do about an unreadable image file: "raise", or "skip", which gives "file" and "error" only.
 
         Raises:
           UserError: there is no such `on_error`, or something is not an image.

@@ -137,11 +137,12 @@ def divided(data: Data, arrays: memory.Arrays) -> Data:
 
 def _all(given: Callbacks[Event], name: str, first: Callable[[Event], Any] | None) -> Callable[[Event], None] | None:
     """A function that calls `first` and all given ones; None if there are none, so that events cost nothing."""
-    functions: list[Any] = [given] if callable(given) else arguments.several(name, given, "a function of one event, or several")
+    several = (given,) if callable(given) else arguments.several(name, given, "a function of one event, or several")
+    functions: list[Any] = list(several)
     if wrong := [each for each in functions if not callable(each)]:
         raise UserError(f"{name} must be a function of one event, or several; {type(wrong[0]).__name__} is not one")
     if first is not None:
-        functions = [first, *functions]
+        functions.insert(0, first)
     if not functions:
         return None
 

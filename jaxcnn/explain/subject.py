@@ -67,10 +67,10 @@ class _BoxesOfRun:
 class Subject:
     """A trained network, ready to be explained.
 
-    A detector has an output for each class at each of its places, one place after another: what is explained is that of
-    one box, and stays that of this box when the image changes. Of Mask R-CNN, whose boxes have no places, it is the
-    logarithm of the odds of the surest box of a class, whichever that is. Of a network that answers maps, it is a
-    class's mean logit over all pixels (Vinogradova et al. 2020, "Towards Interpretable Semantic Segmentation via
+    A detector has an output for each class at each of its places, one place after another: the explained output is the
+    logit of one box, also when the image changes. For Mask R-CNN, whose boxes have no places, it is the log-odds of the
+    highest score of a class, whichever box has it. For a network that answers maps, it is a class's mean logit over all
+    pixels (Vinogradova et al. 2020, "Towards Interpretable Semantic Segmentation via
     Gradient-weighted Class Activation Mapping", arXiv:2002.11434, with the whole image as the set of pixels).
 
     Attributes:
@@ -257,14 +257,14 @@ class Subject:
         using: network.Network | None = None,
         **options: Any,
     ) -> Explanation:
-        """What a method says about normalised images.
+        """The values that a method gives for normalised images.
 
         Args:
-          name: of the method.
+          name: name of the method.
           images: as from `normalised`.
           target: the output to explain for each.
-          layer: of a class activation map or of attention; empty: `choose` of `inside` or `attended` takes one.
-          baseline: for methods that have one; see `baseline`.
+          layer: layer of a class activation map or of attention; empty: `choose` of `inside` or `attended` takes one.
+          baseline: colour of hidden pixels, for methods that have one; see `baseline`.
           using: another network of the same function, such as one with random variables.
           options: arguments of the method, such as `steps`.
 
