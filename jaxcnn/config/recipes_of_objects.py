@@ -22,7 +22,6 @@ def one_stage(config: ml_collections.ConfigDict) -> None:
     config.schedule.final_factor = 0.05
     config.run.epochs = 100.0
     config.checkpoint.every_epochs = 1.0
-    config.checkpoint.every_epochs = 1.0
 
 
 def two_stages(config: ml_collections.ConfigDict) -> None:
