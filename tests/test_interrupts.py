@@ -100,7 +100,7 @@ def test_a_condition_stops_a_run_in_a_thread_that_is_not_the_main_one(tmp_path, 
     class Button(At):
         def __init__(self):
             super().__init__("evaluate", stop.set)
-            self._asked = stop.is_set
+            self._stop_requested = stop.is_set
 
     def work() -> None:
         try:
