@@ -41,8 +41,8 @@ def test_runs_of_one_seed_are_one_seed_in_every_figure(tmp_path):
     assert page._card(findings.families[0])["split"] == "test accuracy, 1 seed, run 3 times: no spread known"
     assert {(row["of"], len(row["times"])) for row in findings.times_to_accuracy} == {(1, 1)}
     (table,) = classes.by_class(findings).values()
-    assert table.notes == ["The weakest first, 1 seed."]
-    assert [cell.text for cell in table.rows[0]] == ["class 0", "80.0", "class 1", "20.0", "10"]
+    assert table.notes == ["The lowest recall first, 1 seed. Recall: the share of a class that is found."]
+    assert [cell.text for cell in table.rows[0]] == ["class 0", "80.0", "88.9", "84.2", "class 1", "20.0", "10"]
     caption = charts.confusion(findings.families[0]).caption
     assert "1 seed, 20 predictions" in caption
     assert curves(findings.families[0]).figure.legends[0].get_texts()[0].get_text() == "seed 0"
