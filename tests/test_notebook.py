@@ -12,11 +12,20 @@ START = """
 import sys
 sys.path.insert(0, {root!r})
 import jaxcnn, time
+from jaxcnn.train import checkpoint, packages
 from tests import digits
 config, workdir = digits.config(model={{"width": 0.25}}), {workdir!r}
 def pause(event):
     print("at", event.step, flush=True)
     time.sleep(1)
+def hold(owner, name, words):  # the next call says so, and takes a second longer
+    function = getattr(owner, name)
+    def held(*args, **kwargs):
+        setattr(owner, name, function)
+        print(words, flush=True)
+        time.sleep(1)
+        return function(*args, **kwargs)
+    setattr(owner, name, held)
 """
 TRAIN = "run = jaxcnn.train(config, workdir)"
 SLOWLY = "run = jaxcnn.train(config, workdir, after_step=lambda event: time.sleep(0.1))"  # an interrupt needs a moment
@@ -74,13 +83,19 @@ def test_cells_are_interrupted_in_any_phase_and_run_again_to_the_same_bits(noteb
     assert not error(notebook.run(START.format(root=str(runs.ROOT), workdir=str(workdir))))
     goes_on = f"the same call with {workdir} continues"
 
-    for place in ("reading digits", "loader resident"):  # data and compilation, or what follows on a fast machine
-        (line,) = error(notebook.run(SLOWLY, place))
+    in_save = "hold(checkpoint.Checkpoints, 'save', 'saving')"
+    for cell, place in (
+        (f"hold(packages, 'check', 'starting')\n{TRAIN}", "starting"),
+        (SLOWLY, "reading digits"),
+        (SLOWLY, "loader resident"),  # compilation, or what follows on a fast machine
+        ("jaxcnn.train(config, workdir, after_step=lambda event: event.step == 3 and pause(event))", "at 3"),
+        (f"{in_save}\n{TRAIN}", "saving"),
+        ("jaxcnn.train(config, workdir, after_evaluation=lambda event: event.step == 39 and pause(event))", "at 39"),
+    ):
+        (line,) = error(notebook.run(cell, place))
         assert line.startswith("KeyboardInterrupt: stopped") and line.endswith(goes_on)
-    for event, step in (("after_step", 3), ("after_evaluation", 39)):
-        at = f"lambda event: event.step == {step} and pause(event)"
-        (line,) = error(notebook.run(f"jaxcnn.train(config, workdir, {event}={at})", f"at {step}"))
-        assert line.startswith("KeyboardInterrupt: stopped with a checkpoint of step") and line.endswith(goes_on)
+        if place != "loader resident":
+            assert ("with a checkpoint of step" in line) == (place in ("at 3", "saving", "at 39"))
 
     to_the_end = notebook.run(TRAIN)
     assert not error(to_the_end) and "finished: test accuracy" in text(to_the_end)
