@@ -1,6 +1,8 @@
 """A real Jupyter kernel: cells are interrupted and run again; the kernel lives, and the run has the same bits."""
 
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -77,6 +79,21 @@ def notebook(tmp_path):
     opened.close()
 
 
+def test_an_interrupt_cannot_end_an_import_that_jax_does_not_survive():
+    """All dialects that the first lowering imports are there before it."""
+    code = """
+import sys, jax
+from jaxcnn.machine import dialects
+named = lambda: {name for name in sys.modules if name.startswith("jaxlib.mlir.dialects.")}
+dialects.load()
+before = named()
+jax.jit(lambda x: x + 1).lower(0.0)
+assert before and named() == before, named() - before
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=runs.ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_cells_are_interrupted_in_any_phase_and_run_again_to_the_same_bits(notebook, tmp_path):
     workdir, undisturbed = tmp_path / "run", tmp_path / "undisturbed"
     digits.run(undisturbed, model={"width": 0.25})
@@ -92,8 +109,9 @@ def test_cells_are_interrupted_in_any_phase_and_run_again_to_the_same_bits(noteb
         (f"{in_save}\n{TRAIN}", "saving"),
         ("jaxcnn.train(config, workdir, after_evaluation=lambda event: event.step == 39 and pause(event))", "at 39"),
     ):
-        (line,) = error(notebook.run(cell, place))
-        assert line.startswith("KeyboardInterrupt: stopped") and line.endswith(goes_on)
+        messages = notebook.run(cell, place)
+        line = "".join(error(messages))
+        assert line.startswith("KeyboardInterrupt: stopped") and line.endswith(goes_on), text(messages)
         if place != "loader resident":
             assert ("with a checkpoint of step" in line) == (place in ("at 3", "saving", "at 39"))
 

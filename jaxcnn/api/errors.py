@@ -3,10 +3,12 @@
 import contextlib
 import logging
 import re
+import sys
 from collections.abc import Iterator
 from typing import TypeVar
 
 from jaxcnn.config import UserError
+from jaxcnn.machine import dialects
 
 # Flags in messages of the library, as the arguments in Python that correspond to them.
 _FLAG = re.compile(r"--(?=(?:config\.[a-z0-9_.]+|[a-z_]+)\b)")
@@ -34,7 +36,12 @@ _without_orbax = _WithoutOrbax()
 
 @contextlib.contextmanager
 def python_words() -> Iterator[None]:
-    """Errors of the user that leave the body are written for a Python program, and orbax is quiet from now on."""
+    """Errors of the user that leave the body are written for a Python program, and orbax is quiet from now on.
+
+    An interrupt in the body leaves JAX usable.
+    """
+    if "jax" in sys.modules:
+        dialects.load()
     logging.getLogger("absl").addFilter(_without_orbax)  # added only once, however often this runs
     try:
         yield
