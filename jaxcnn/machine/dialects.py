@@ -1,12 +1,14 @@
 """The parts of JAX that cannot be imported again after an interrupt has ended their import."""
 
 import contextlib
+import functools
 import importlib
 import threading
 
 LATE = ("builtin", "mhlo")  # dialects of MLIR that JAX imports when it first lowers a program
 
 
+@functools.cache  # not if an interrupt ends the wait
 def load() -> None:
     """Import these dialects in a thread of their own, where no KeyboardInterrupt is raised.
 
