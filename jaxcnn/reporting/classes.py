@@ -11,9 +11,10 @@ from jaxcnn.reporting.settings import Setting, sample
 from jaxcnn.reporting.sound import is_number
 from jaxcnn.reporting.statistics import Spread, spread
 from jaxcnn.reporting.tables import Cell, Table, by_name, number, text
-from jaxcnn.tasks.confusion import Confusion
+from jaxcnn.tasks.confusion import Confusion, each_class
 
 MOST_CLASSES = 20
+COUNTED = {"recall %": "recall", "precision %": "precision", "F1 %": "f1"}  # of a confusion matrix
 
 
 def by_class(findings: Findings) -> dict[str, Table]:
@@ -42,24 +43,20 @@ def _of_family(family: Family) -> Table | None:
         return None  # those of detectors are in `detectors`
     named = names(family.chosen)
     totals = np.array([matrix.totals for matrix in seeds])  # [seeds, K]
-    guessed = np.array([matrix.guessed for matrix in seeds])
-    right = np.array([matrix.right for matrix in seeds])
-    absent = np.where(totals > 0, 0.0, np.nan)  # a class without examples in the test of a seed has no figures there
-    shown = {  # as in `tasks.confusion.by_class`
-        "recall %": absent + right / np.maximum(totals, 1),
-        "precision %": absent + right / np.maximum(guessed, 1),
-        "F1 %": absent + 2 * right / np.maximum(totals + guessed, 1),
+    classes = range(totals.shape[1])
+    of_seeds = [each_class(matrix, [str(k) for k in classes]) for matrix in seeds]
+    shown = {
+        title: [spread([of[str(k)][figure] for of in of_seeds]) for k in classes] for title, figure in COUNTED.items()
     }
-    found = [spread(of.tolist()) for of in shown["recall %"].T]
     other, often = Confusion.mean(seeds).most_confused()
     shares = often / np.maximum(totals.mean(axis=0), 1e-9)
-    there = sorted((of.mean, k) for k, of in enumerate(found) if of)
+    there = sorted((of.mean, k) for k, of in enumerate(shown["recall %"]) if of)
     measured = {title: of for title, find in MEASURED.items() if (of := _measured(family.chosen, find))}
     rows = []
     for _, k in there[:MOST_CLASSES]:
         share = float(shares[k])
         rows.append([
-            text(named[k]), *(_cell(spread(of[:, k].tolist())) for of in shown.values()),
+            text(named[k]), *(_cell(of[k]) for of in shown.values()),
             *(_cell(of.get(named[k])) for of in measured.values()),
             text(named[other[k]] if share else "–"), number(share, f"{100 * share:.1f}" if share else "–"),
             number(float(totals[0, k]), f"{totals[0, k]:.0f}"),
