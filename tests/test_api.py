@@ -17,6 +17,7 @@ import jaxcnn
 from jaxcnn import config as configs
 from jaxcnn.api import training
 from jaxcnn.api.progress import NotebookProgress
+from jaxcnn.api.shown import Figures
 from jaxcnn.data import memory
 from jaxcnn.data.source import open_splits
 from jaxcnn.tasks.temperature import best_temperature
@@ -361,6 +362,9 @@ def test_figures_show_themselves(run, undisturbed):
     assert figures.picture.path == undisturbed / "eval-test-40.png"
     for shown in (run, figures, run.test, run.summary, run.records(), run.records("val"), run.predict(IMAGES)):
         assert "<table>" in shown._repr_html_()
+    told = {"steps": 39, "epochs": 39 / 19.33}
+    assert "<td>epochs</td><td>2</td>" in Figures(told)._repr_html_()
+    assert "<td>epochs</td><td>2.07</td>" in Figures(told | {"steps": 40, "epochs": 40 / 19.33})._repr_html_()
     assert run.curves()._repr_png_().startswith(b"\x89PNG") and "image/png" in run._repr_html_()
     assert "test accuracy" in repr(run) and repr(run.curves()) == f"Picture('{undisturbed}/curves.png')"
     assert run.records("val").column("step") == [20, 39, 40]
@@ -393,6 +397,7 @@ def test_the_bar_of_a_notebook_is_drawn_a_few_times_only_and_has_a_row_for_each_
         bar.after_evaluation(jaxcnn.Evaluation(record["step"], 40, record["epoch"], {"loss": record["loss"]}, True))
     bar.close()
     assert 'value="30" max="40"' in pages[-1] and pages[-1].count("<tr>") == 1 + 3
+    assert "<td>1</td><td>20</td>" in pages[-1], "the first epoch ends in step 20"
 
 
 def test_floats_and_columns_of_labels_are_other_tasks_of_the_same_functions(tmp_path, arrays):

@@ -10,7 +10,7 @@ from jaxcnn.api.shown import Html, table, value_text
 from jaxcnn.tasks import figures
 from jaxcnn.train.hooks import Evaluation, Step
 from jaxcnn.train.logbook import duration
-from jaxcnn.train.terminal import epochs_with_decimals
+from jaxcnn.train.terminal import epochs_at
 
 REDRAW_SECONDS = 0.25
 _ROWS = 15  # evaluations shown at once
@@ -76,8 +76,7 @@ class NotebookProgress:
     def _html(self, now: float) -> str:
         last = self._step or self._rows[-1]
         metrics = self._step.metrics if self._step is not None else {}
-        epochs = epochs_with_decimals(last.step, last.step / last.epoch) if last.epoch else "0.00"
-        told = [f"step {last.step:,} of {last.total_steps:,}", f"epoch {epochs}"]
+        told = [f"step {last.step:,} of {last.total_steps:,}", f"epoch {epochs_at(last.step, last.epoch)}"]
         told += [f"{_title(name)} {_value(name, metrics[name])}" for name in _main(metrics)]
         if left := self._left(now, last):
             told.append(f"{left} left")
@@ -97,7 +96,12 @@ class NotebookProgress:
             return ""
         names = [name for name in self._rows[-1].figures if name not in _NOT_SHOWN]
         rows = [
-            (f"{row.epoch:.2f}", value_text(row.step), *(_value(name, row.figures[name]) for name in names), _best(row))
+            (
+                epochs_at(row.step, row.epoch),
+                value_text(row.step),
+                *(_value(name, row.figures[name]) for name in names),
+                _best(row),
+            )
             for row in self._rows[-_ROWS:]
         ]
         return table(("epoch", "step", *(f"validation {_title(name)}" for name in names), ""), rows)

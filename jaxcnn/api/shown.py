@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxcnn.train.terminal import epochs_at
+
 _ROWS = 12  # records shown
 _IMAGES = 20  # thumbnails
 _COLUMNS = 6  # columns of an answer
@@ -44,7 +46,7 @@ class Figures(dict[str, Any]):
     picture: Picture | None = None
 
     def _repr_html_(self) -> str:
-        rows = [(name, value) for name, value in _plain(self) if not isinstance(value, list | dict)]
+        rows = [(name, value) for name, value in _plain(_whole_epochs(self)) if not isinstance(value, list | dict)]
         return table(("", ""), rows) + (image(self.picture) if self.picture is not None else "")
 
 
@@ -63,7 +65,7 @@ class Records(list[dict[str, Any]]):
         last = self[-_ROWS:]
         names = list(dict.fromkeys(name for record in last for name in record))
         note = f"<p>the last {_ROWS} of {len(self)} records</p>" if len(self) > _ROWS else ""
-        return note + table(names, ([record.get(name) for name in names] for record in last))
+        return note + table(names, ([record.get(name) for name in names] for record in map(_whole_epochs, last)))
 
 
 class Predictions(list[dict[str, Any]]):
@@ -138,6 +140,15 @@ def value_text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _whole_epochs(told: Mapping[str, Any]) -> dict[str, Any]:
+    """A record or a summary with its epoch as the terminal shows it: "30" after the step in which the 30th ends."""
+    found = dict(told)
+    for epoch, step in (("epoch", "step"), ("epochs", "steps")):
+        if epoch in found and step in found:
+            found[epoch] = epochs_at(found[step], found[epoch])
+    return found
 
 
 def _cell(value: Any) -> str:

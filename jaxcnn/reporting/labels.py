@@ -144,7 +144,7 @@ def epochs(length: float, steps: Any) -> str:
     `steps` is the same length in steps; without it, the number is rounded.
     """
     known = isinstance(steps, int | float) and 1 <= steps < math.inf and 0 < length < math.inf
-    return terminal.epochs(steps, steps / length) if known else f"{length:.6g}"
+    return terminal.epochs_at(steps, length) if known else f"{length:.6g}"
 
 
 def figure(of: float | None, headline: Headline) -> str:

@@ -342,5 +342,5 @@ def describe(figures: Mapping[str, Any]) -> list[str]:
         + f"{area} (means over classes{without})",
         *screening.describe(figures),
         *augmented,
-        f"accuracy of the best classes: {best}; of the worst: {worst}",
+        f"recall of the best classes: {best}; of the worst: {worst}",
     ]

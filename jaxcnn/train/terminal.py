@@ -40,6 +40,11 @@ def epochs(step: int, steps_per_epoch: float) -> str:
     return f"{nearest}" if whole else f"{step / steps_per_epoch:.2f}"
 
 
+def epochs_at(step: int, epoch: float) -> str:
+    """The same for a step that a record or an event gives beside its `epoch`, which need not be whole."""
+    return epochs(step, step / epoch) if step > 0 and epoch > 0 else f"{epoch:.6g}"
+
+
 def epochs_with_decimals(step: int, steps_per_epoch: float) -> str:
     """The same for lines that programs read: always with two decimals, such as "30.00"."""
     return f"{float(epochs(step, steps_per_epoch)):.2f}"
