@@ -9,7 +9,7 @@ import xml.etree.ElementTree
 import pytest
 
 from jaxcnn.config import UserError
-from jaxcnn.reporting import charts, effect_charts, plots, tables, write
+from jaxcnn.reporting import charts, effect_charts, page, plots, tables, write
 from jaxcnn.reporting.findings import find
 from jaxcnn.reporting.read import read
 from tests import report_folders as folders
@@ -195,6 +195,12 @@ def test_words_from_runs_are_shown_and_never_obeyed(tmp_path):
     tex = (tmp_path / "out" / "tables.tex").read_text()
     assert r"\$x\_1\$ \textbackslash{} é [U+8A9E]" in tex
     assert r"\<script\>" in (tmp_path / "out" / "tables.md").read_text()
+
+
+def test_commands_are_broken_between_words_and_keep_their_letters():
+    marked = page._in_words("jaxcnn --a=1 '--b=<c> d'")
+    assert marked.count('<span class="word">') == 4 and "<c>" not in marked
+    assert marked.striptags() == "jaxcnn --a=1 '--b=<c> d'"
 
 
 @pytest.mark.parametrize(

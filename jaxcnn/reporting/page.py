@@ -2,7 +2,8 @@
 
 import datetime
 import pathlib
-from typing import Any
+import re
+from typing import TYPE_CHECKING, Any
 
 from jaxcnn.reporting import labels, provenance
 from jaxcnn.reporting.findings import Family, Findings
@@ -10,6 +11,9 @@ from jaxcnn.reporting.plots import Plot
 from jaxcnn.reporting.read import COMPLETE, REPEATED, Sweep
 from jaxcnn.reporting.settings import sample_noun
 from jaxcnn.reporting.tables import Table
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 TEMPLATES = pathlib.Path(__file__).parent / "templates"
 
@@ -46,6 +50,7 @@ def render(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
+    environment.filters["in_words"] = _in_words
     sections = []
     for name, heading, wanted in SECTIONS:
         there = [t for pattern in wanted for t in tables.values() if _fits(t.name, pattern)]
@@ -66,6 +71,13 @@ def render(
         style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
         script=(TEMPLATES / "page.js").read_text(encoding="utf-8"),
     )
+
+
+def _in_words(line: str) -> "Markup":
+    """A command in HTML; a narrow screen breaks it between its words, not after the hyphens of a flag."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"\S+", r'<span class="word">\g<0></span>', str(escape(line))))
 
 
 def _fits(name: str, pattern: str) -> bool:
