@@ -160,19 +160,26 @@ def as_modules(_: str, module: nn.Module) -> dict | None:
     return more | {"forward": forward[type(module)].__get__(module)}
 
 
-def relevance(net: nn.Module, x: torch.Tensor, target: torch.Tensor) -> np.ndarray:
-    """Relevance of pixels by the gamma rule, for a network without biases and shifts."""
+def without_shifts(net: nn.Module) -> nn.Module:
+    """The network, its biases and the means of its BatchNorm now 0."""
     with torch.no_grad():
         for module in net.modules():
             if getattr(module, "bias", None) is not None:
                 module.bias.zero_()
             if isinstance(module, nn.BatchNorm2d):
                 module.running_mean.zero_()
-                module.running_var += module.eps  # zennit leaves the epsilon of a merged BatchNorm
-                module.eps = 0.0
+    return net
+
+
+def relevance(net: nn.Module, x: torch.Tensor, target: torch.Tensor, gamma: float = GAMMA) -> np.ndarray:
+    """Relevance of pixels by the gamma rule."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_var += module.eps  # zennit leaves the epsilon of a merged BatchNorm
+            module.eps = 0.0
     norm = Norm(stabilizer=1e-15)
     rules = [
-        ((nn.Conv2d, nn.Linear), Gamma(GAMMA, stabilizer=1e-15)), (nn.ReLU, Pass()),
+        ((nn.Conv2d, nn.Linear), Gamma(gamma, stabilizer=1e-15)), (nn.ReLU, Pass()),
         ((Sum, nn.AvgPool2d, nn.AdaptiveAvgPool2d), norm),
     ]  # fmt: skip
     canonizers = [SequentialMergeBatchNorm(), AttributeCanonizer(as_modules)]
@@ -205,9 +212,10 @@ def main() -> None:
         net = Network().eval()
         found = {"smoothgrad": smoothgrad(net, images, target)}
         found |= lime(net, images, target) | removal(net, images, target)
-        found["lrp"] = relevance(net, first(images), target)
+        found["lrp_0"] = relevance(Network().eval(), first(images), target, gamma=0.0)
+        found["lrp"] = relevance(without_shifts(net), first(images), target)
         images, labels = (each[:IMAGES] for each in draw.batch(DEEP, draw.CASES[DEEP][1]))
-        found["lrp_resnet50"] = relevance(deep(), first(images), torch.from_numpy(labels))
+        found["lrp_resnet50"] = relevance(without_shifts(deep()), first(images), torch.from_numpy(labels))
     for name, values in found.items():
         print(name, values.dtype, values.shape, np.abs(values).max())
     np.savez_compressed(pathlib.Path(__file__).with_name("explain_goldens.npz"), **found)
