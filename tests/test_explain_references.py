@@ -75,7 +75,9 @@ def test_pixels_are_removed_as_by_pytorch_grad_cam(share):
     rank = np.asarray(scores.ranks(np.abs(images).sum(-1)))
     noise = removal.NOISE * np.random.default_rng(SEED).standard_normal(images.shape)
     count = round(share / 100 * SIDE**2)
-    found = [removal.imputed(image, each < count, shift) for image, each, shift in zip(images, rank, noise, strict=True)]
+    found = [
+        removal.imputed(image, each < count, shift) for image, each, shift in zip(images, rank, noise, strict=True)
+    ]
     same(np.stack(found), f"road_without_{share}")
 
 
