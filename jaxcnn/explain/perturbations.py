@@ -213,8 +213,9 @@ def lime(
     """The weights of a linear model of the output, fitted around the image: Ribeiro et al. 2016, arXiv:1602.04938.
 
     Each segment is seen with probability 1/2. A sample weighs exp(-d^2 / width^2), where d is the cosine distance of
-    the seen segments to all of them; the model is a ridge regression with penalty 1, as in the authors' code. Each
-    pixel has the weight of its segment.
+    the seen segments to all of them; the authors' code and Captum take the square root of this weight, so their width w
+    is sqrt(2) w here. The model is a ridge regression with penalty 1, as in the authors' code. Each pixel has the
+    weight of its segment.
 
     Args:
       network, images, target, baseline, segments, cells, seed: as for `kernel_shap`.

@@ -29,7 +29,8 @@ def lrp(network: Network, images: Images, target: Targets, *, gamma: NonNegative
     Contributions of the sign of their sum count 1 + gamma times, so those that cancel each other out count less: gamma
     0 gives gradient times pixel, a large one the rule that leaves out all of the other sign. Values of either sign may
     come in, as in Andéol et al. 2021 (arXiv:2106.04923), so it does not matter whether BatchNorm is a layer of its own.
-    The sum over an image is its output less what biases and shifts keep.
+    The sum over an image is its output less what biases and shifts keep. Each of these counts once; in the paper, a
+    bias counts 1 + gamma times like other contributions.
 
     Args:
       network, images, target: see `jaxcnn.explain.gradients`.
