@@ -1,5 +1,7 @@
 """Random annotated boxes and what a detector might find, for COCO's figures."""
 
+from typing import Any
+
 import numpy as np
 
 CASES = 40
@@ -90,3 +92,111 @@ def _object(
     part[0, 0] = True
     mask[top : top + sides[1], left : left + sides[0]] = part.repeat(fine, 0).repeat(fine, 1)[: sides[1], : sides[0]]
     return np.array([left, top, left + sides[0], top + sides[1]]), mask
+
+
+LARGE_CLASSES, LARGE_SIDE, LARGE_FOUND = 3, 128, 12  # classes, side of the network's images, found objects of an image
+
+Answer = tuple[np.ndarray, np.ndarray, int, float]  # box in the stored image, mask [GRID, GRID], class, score
+
+
+def large_set(seed: int) -> tuple[dict[str, Any], list[list[Answer]]]:
+    """A set in COCO's form with large irregular objects, and what was found in each of its images.
+
+    Outlines are polygons, or run lengths with holes, a few of them of crowds. Images differ in size, and the network
+    gets them with bars, as squares of `LARGE_SIDE` pixels.
+    """
+    random = np.random.default_rng(seed)
+    images, annotations, found = [], [], []
+    for number in range(1, 9):
+        height, width = map(int, random.integers(200, 320, 2))
+        images.append({"id": number, "file_name": f"{number}.png", "height": height, "width": width})
+        found.append([])
+        for _ in range(int(random.integers(0, 6))):
+            label, kind = int(random.integers(LARGE_CLASSES)), int(random.integers(5))
+            half = random.uniform(34, 95, 2)
+            middle = random.uniform(half, [width, height] - half)
+            radii = random.uniform(0.35, 1.0, 40)
+            hole = 0.0 if kind < 3 else 0.3
+            outline, box = _star(middle, half, radii)
+            mask = _inside(middle, half, radii, hole, *np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5))
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": label + 1,
+                    "bbox": box.tolist(),
+                    "segmentation": [outline.tolist()] if kind < 3 else _counts(mask),
+                    "area": int(mask.sum() * random.choice([0.02, 0.3, 1.0])) + 1,  # of all sizes
+                    "iscrowd": int(kind == 4),
+                }
+            )
+            for _ in range(int(random.integers(0, 3)) + (3 if kind == 4 else 0)):
+                near = np.concatenate([middle - half, middle + half]) + random.normal(0, 3, 4)
+                x, y = (np.arange(GRID) + 0.5) / GRID * (near[2:] - near[:2])[:, None] + near[:2, None]
+                grid = _inside(middle, half, radii, hole, *np.meshgrid(x, y)) ^ (random.random((GRID, GRID)) < 0.02)
+                other = random.random() < 0.1
+                found[-1].append(
+                    (near, grid, int(random.integers(LARGE_CLASSES)) if other else label, float(random.random()))
+                )
+        for _ in range(int(random.integers(0, 2))):
+            near = np.array([0, 0, *random.integers(20, 190, 2)])
+            grid = random.random((GRID, GRID)) < 0.7
+            found[-1].append((near, grid, int(random.integers(LARGE_CLASSES)), float(random.random())))
+        found[-1] = found[-1][:LARGE_FOUND]
+    categories = [{"id": k + 1, "name": f"class {k}"} for k in range(LARGE_CLASSES)]
+    return {"images": images, "annotations": annotations, "categories": categories}, found
+
+
+def _star(middle: np.ndarray, half: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The polygon x1, y1, x2, y2, … with corners at equal angles, and its box as x, y, width, height."""
+    angles = np.arange(len(radii)) / len(radii) * 2 * np.pi
+    corners = np.round(middle + half * radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1), 2)
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    return corners.ravel(), np.concatenate([low, high - low])
+
+
+def _inside(
+    middle: np.ndarray, half: np.ndarray, radii: np.ndarray, hole: float, x: np.ndarray, y: np.ndarray
+) -> np.ndarray:
+    """Which points are within a star (`_star`, with bent edges) and outside its hole."""
+    across, down = (x - middle[0]) / half[0], (y - middle[1]) / half[1]
+    angles = np.arange(len(radii)) / len(radii) * 2 * np.pi
+    radius = np.interp(np.arctan2(down, across), angles, radii, period=2 * np.pi)
+    from_middle = np.hypot(across, down)
+    return (from_middle <= radius) & (from_middle >= hole)
+
+
+def _counts(mask: np.ndarray) -> dict[str, Any]:
+    """The run lengths of a mask, uncompressed."""
+    pixels = np.concatenate([[0], mask.T.ravel(), [0]]).astype(np.int8)
+    ends = np.flatnonzero(np.diff(pixels))
+    return {"size": list(mask.shape), "counts": np.diff([0, *ends.tolist(), mask.size]).tolist()}
+
+
+def large_outputs(tree: dict[str, Any], found: list[list[Answer]]) -> tuple[np.ndarray, np.ndarray]:
+    """What the network finds, float32 [images, found, 6 + cells], in pixels of its images; and the frame of each."""
+    from jaxcnn.data.boxes import frame_of
+
+    outputs = np.zeros((len(found), LARGE_FOUND, 6 + GRID**2), np.float32)
+    frames = [frame_of(each["height"], each["width"], LARGE_SIDE, "pad") for each in tree["images"]]
+    for rows, answers, frame in zip(outputs, found, frames, strict=True):
+        for row, (box, grid, label, score) in zip(rows, answers, strict=False):
+            row[:] = [*(box * np.tile(frame[:2], 2) + np.tile(frame[2:], 2)), score, label, *grid.ravel()]
+    return outputs, np.array(frames)
+
+
+def predictions(tree: dict[str, Any], outputs: np.ndarray, frames: np.ndarray) -> dict[str, Any]:
+    """The answers as `--mode=predict --json` writes them."""
+    from jaxcnn.config import Task
+    from jaxcnn.tasks import by_name
+
+    sides, names = (LARGE_SIDE, LARGE_SIDE), [each["name"] for each in tree["categories"]]
+    finds = by_name.make(Task(name="instances"), len(names), sides=sides).evaluation
+    answers = finds.answers(outputs, names, None, {})
+    return finds.as_file(
+        [
+            {"file": of["file_name"], **finds.in_stored(answer, frame, (of["height"], of["width"]))}
+            for of, answer, frame in zip(tree["images"], answers, frames, strict=True)
+        ],
+        names,
+    )

@@ -1,5 +1,6 @@
 """Whole runs of a small Mask R-CNN: trained, resumed, on two devices, evaluated and used for prediction."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -12,6 +13,7 @@ from jaxcnn.deploy import onnx_file, runtimes, verify
 from jaxcnn.explain import given
 from jaxcnn.explain.subject import Subject
 from jaxcnn.tasks import run_length
+from jaxcnn.tasks.pasting import from_grid
 from jaxcnn.train import assess, predict, predictions_page, trained
 from tests import digits, runs
 
@@ -125,3 +127,37 @@ def test_the_surest_box_of_a_class_is_explained_with_its_score(run):
             np.testing.assert_allclose(boxes[number, :2], first["bbox"][:2], atol=1e-3)
     found = subject.explain("gradcam", seen, target)
     assert found.layer == "pyramid_in2" and found.maps.shape == (2, 32, 32) and found.maps.max() > 0
+
+
+class Added:
+    """A collector that keeps the targets that it gets."""
+
+    def __init__(self):
+        self.targets = []
+
+    def add(self, outputs, target):
+        self.targets.append(target)
+
+    def fitted(self):
+        return {}
+
+    def figures(self, names, fitted):
+        return {}
+
+
+@pytest.mark.parametrize("devices, loader", [(1, "resident"), (2, "stream")])
+def test_each_example_is_judged_once_by_its_own_outlines_by_both_loaders(run, devices, loader):
+    network, _ = trained.load(run[0], "last", "", devices)
+    data = dataclasses.replace(network.config.data, loader=loader)
+    network = dataclasses.replace(network, config=dataclasses.replace(network.config, data=data))
+    split, added = open_splits(data, network.config.task).train, Added()
+    network.evaluate(split, 8, added)  # the last batch is padded
+    seen = {name: np.concatenate([each[name] for each in added.targets]) for name in added.targets[0]}
+    assert len(split) == len(seen["outline"]) == 12 and (seen["stored"] == 32).all()
+    for mask, box, counts, valid in zip(
+        *(seen[name] for name in ("mask", "mask_box", "outline", "valid")), strict=True
+    ):
+        for place in np.flatnonzero(valid):  # exact, as they are small
+            own = run_length.decode({"size": [32, 32], "counts": counts[place]}) != 0
+            assert np.array_equal(own, from_grid(mask[place], box[place], (32, 32)))
+    assert seen["valid"].sum() > 12 and len({text for row in seen["outline"] for text in row if text}) > 12

@@ -11,6 +11,7 @@ from PIL import Image
 from jaxcnn import config as configs
 from jaxcnn.config import ConfigError, UserError
 from jaxcnn.data import instance_masks, memory
+from jaxcnn.data.selection import whole_targets
 from jaxcnn.data.source import open_splits
 from jaxcnn.doctor import data as doctor
 from jaxcnn.tasks import box_records, by_name, found_instances, kept, run_length
@@ -79,12 +80,13 @@ def test_run_lengths_and_polygons_become_exact_masks_of_small_objects(tmp_path):
 
 def judged_in_a_crowd(crowd):
     """The figures of one object, found with a score of 0.5, and of three found in a crowd, with higher scores."""
-    row = np.zeros(1, box_records.record_type(4, SIDE))
+    row = np.zeros(1, box_records.record_type(4, SIDE, outlines=True))
     one, many = np.zeros((2, 64, 64), np.uint8)
     one[2:22, 2:22] = many[32:, 32:] = 1
     bits, places = zip(*(instance_masks.crop(mask, SIDE) for mask in (one, many)), strict=True)
     row["boxes"][0, :2], row["area"][0, :2] = [[2, 2, 22, 22], [32, 32, 64, 64]], [400, 1024]
     row["mask"][0, :2], row["mask_box"][0, :2] = bits, places
+    row["outline"][0, :2], row["stored"] = [run_length.encode(mask)["counts"] for mask in (one, many)], (64, 64)
     row["valid"][0, :2], row["crowd"][0, 1], row["frame"] = True, crowd, [1, 1, 0, 0]
     found = np.zeros((1, TASK.most_found, 6 + 28 * 28), np.float32)
     found[0, :4, :4] = [[2, 2, 22, 22], [34, 34, 44, 44], [46, 34, 56, 44], [34, 46, 44, 56]]
@@ -256,7 +258,8 @@ def test_the_figures_of_masks_are_those_of_cocos_code_for_masks_in_the_image(tmp
     from faster_coco_eval import COCO, COCOeval_faster
 
     splits = open_splits(configs.Data(source="shapes:32:48", val_examples=8), TASK)
-    targets = {name: column[:16] for name, column in splits.train.targets.items()}
+    first = np.arange(16)
+    targets = whole_targets(splits.train, {name: rows[first] for name, rows in splits.train.targets.items()}, first)
     task = by_name.make(TASK, 3, sides=(32, 32))
     random = np.random.default_rng(0)
     found = np.zeros((16, TASK.most_found, 6 + 28 * 28), np.float32)
@@ -332,7 +335,7 @@ def test_the_mask_of_an_answer_is_painted_in_the_stored_image():
 def test_the_faults_of_images_are_those_of_the_collection_for_the_figures(monkeypatch):
     task = by_name.make(TASK, 2, sides=(32, 40))
     random = np.random.default_rng(0)
-    row = np.zeros(6, box_records.record_type(4, SIDE))
+    row = np.zeros(6, box_records.record_type(4, SIDE, outlines=True))
     found = np.zeros((6, TASK.most_found, 6 + 28 * 28), np.float32)
     for image in range(6):
         for place in range(3):
@@ -340,12 +343,13 @@ def test_the_faults_of_images_are_those_of_the_collection_for_the_figures(monkey
             left, top = random.integers(0, 20, 2)
             mask[top : top + 12, left : left + 10] = random.random((min(12, 32 - top), 10)) < 0.9
             row["mask"][image, place], row["mask_box"][image, place] = instance_masks.crop(mask, SIDE)
+            row["outline"][image, place] = run_length.encode(mask)["counts"]
             row["boxes"][image, place] = [left, top, left + 10, min(top + 12, 32)]
             row["label"][image, place], row["valid"][image, place] = random.integers(2), True
             row["area"][image, place] = mask.sum()
             near = row["boxes"][image, place] + random.normal(0, 2, 4)
             found[image, place] = [*near, random.random(), random.integers(2), *(random.random(784) < 0.8)]
-    row["frame"] = [1, 1, 0, 0]
+    row["frame"], row["stored"] = [1, 1, 0, 0], (32, 40)
     target = {name: row[name] for name in row.dtype.names}
     alone = task.evaluation.faults_of(found, target)
     assert set(alone) == {"missed", "false"} and alone["missed"].sum() > 4 and alone["false"].sum() > 4
@@ -358,7 +362,7 @@ def test_the_faults_of_images_are_those_of_the_collection_for_the_figures(monkey
     for name, faults in alone.items():
         wanted = {image: faults[image] for image in range(6) if faults[image]}
         assert {each.index: each.faults for each in collector.most[name]} == wanted
-    assert len(encoded) == 6 * (3 + 3)  # each mask once
+    assert len(encoded) == 6 * 3  # each found mask once; those of the annotations are given
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 from jaxcnn.config import UserError
 from jaxcnn.data import decode
 from jaxcnn.tasks import run_length
-from jaxcnn.tasks.box_records import MASK, MASK_BOX, Records, mask_side, record_type
+from jaxcnn.tasks.box_records import MASK, MASK_BOX, OUTLINE, STORED, Records, mask_side, record_type
 
 Corners = Float64[np.ndarray, "k 4"]
 
@@ -46,15 +46,19 @@ class Objects:
 
 @dataclasses.dataclass(frozen=True)
 class Crops:
-    """The masks of the objects of one image, each on a square grid over its place.
+    """The masks of the objects of one image: each on a square grid over its place, and whole.
 
     Attributes:
       bits: [k, side, side / 8], as in `box_records.record_type`.
       corners: the place of each grid in the stored image.
+      outlines: the run lengths of each whole mask, as in `box_records.record_type`.
+      stored: height and width of the stored image.
     """
 
     bits: UInt8[np.ndarray, "k side bytes"]
     corners: Corners
+    outlines: tuple[str, ...]
+    stored: tuple[int, int]
 
     @property
     def side(self) -> int:
@@ -77,7 +81,8 @@ def records(
 ) -> Records:
     """The records of images, with as many places as the fullest image needs, and with masks if they are given."""
     most = max((len(each.labels) for each in images), default=0)
-    rows = np.zeros(len(images), record_type(max(most, 1), 0 if masks is None else masks[0].side if masks else 8))
+    side = 0 if masks is None else masks[0].side if masks else 8
+    rows = np.zeros(len(images), record_type(max(most, 1), side, outlines=masks is not None))
     rows["frame"] = frames
     for row, each, frame in zip(rows, images, frames, strict=True):
         count = len(each.labels)
@@ -87,6 +92,7 @@ def records(
     for row, crops, frame in zip(rows, masks or (), frames, strict=False):
         row[MASK][: len(crops.bits)] = crops.bits
         row[MASK_BOX][: len(crops.bits)] = _moved(crops.corners, frame)
+        row[OUTLINE][: len(crops.bits)], row[STORED] = crops.outlines, crops.stored
     return rows
 
 

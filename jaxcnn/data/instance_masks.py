@@ -1,4 +1,4 @@
-"""The mask of each object, as the bits of a small grid over its place."""
+"""The mask of each object: as the bits of a small grid over its place, for training, and whole, for the figures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +9,7 @@ from jaxtyping import Float64, Int, UInt8
 from jaxcnn.data.boxes import Crops, Objects
 from jaxcnn.data.examples import map_in_threads
 from jaxcnn.data.label_maps import mask_of
+from jaxcnn.tasks import run_length
 
 
 def of_images(
@@ -38,7 +39,7 @@ def of_images(
 
 
 def _of_image(objects: Objects, height: int, width: int, side: int) -> tuple[Objects, Crops, list[str]]:
-    kept, wrong, bits, corners = [], [], [], []
+    kept, wrong, bits, corners, outlines = [], [], [], [], []
     for place in range(len(objects.labels)):
         crowd = bool(objects.crowd[place])
         outline: Any = objects.outlines[place] if place < len(objects.outlines) else None
@@ -53,7 +54,13 @@ def _of_image(objects: Objects, height: int, width: int, side: int) -> tuple[Obj
         kept.append(True)
         bits.append(grid)
         corners.append(box)
-    crops = Crops(np.array(bits, np.uint8).reshape(-1, side, side // 8), np.array(corners, np.float64).reshape(-1, 4))
+        outlines.append(_run_lengths(mask))
+    crops = Crops(
+        np.array(bits, np.uint8).reshape(-1, side, side // 8),
+        np.array(corners, np.float64).reshape(-1, 4),
+        tuple(outlines),
+        (height, width),
+    )
     return objects.only(np.array(kept, bool)), crops, wrong
 
 
@@ -65,6 +72,20 @@ def _box(corners: Float64[np.ndarray, "4"], height: int, width: int) -> UInt8[np
     return mask
 
 
+def _extent(mask: UInt8[np.ndarray, "h w"]) -> tuple[int, int, int, int]:
+    """The top, left, bottom and right of the pixels of a mask; of a mask without a pixel, those of its first pixel."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return 0, 0, 1, 1
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+
+
+def _run_lengths(mask: UInt8[np.ndarray, "h w"]) -> str:
+    """The compressed run lengths of a mask."""
+    top, left, bottom, right = _extent(mask)
+    return run_length.encode_at(mask[top:bottom, left:right], (top, left), mask.shape)["counts"]
+
+
 def crop(mask: UInt8[np.ndarray, "h w"], side: int) -> tuple[UInt8[np.ndarray, "side bytes"], Float64[np.ndarray, "4"]]:
     """A mask sampled on a grid of `side` x `side` cells over its extent, as bits, and the place of the grid.
 
@@ -72,10 +93,7 @@ def crop(mask: UInt8[np.ndarray, "h w"], side: int) -> tuple[UInt8[np.ndarray, "
     image: small objects are kept exactly. Larger ones fill the grid, and a cell has the value of most of its area. An
     object that fills no cell so far, such as a thin line, keeps its fullest cells.
     """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        rows = columns = np.zeros(1, np.int64)  # a mask without a pixel
-    top, left, bottom, right = rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
+    top, left, bottom, right = _extent(mask)
     inside = mask[top:bottom, left:right] != 0
     share = _shares(bottom - top, side) @ inside.astype(np.float64) @ _shares(right - left, side).T
     ends = [left, top, left + max(right - left, side), top + max(bottom - top, side)]

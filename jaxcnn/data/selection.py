@@ -9,14 +9,19 @@ from jaxtyping import Float32, Int64
 
 from jaxcnn.data.batch import Split
 from jaxcnn.data.examples import Examples, Fill, Groups, Hashes, Indices, Pixels
-from jaxcnn.tasks.task import Targets
+from jaxcnn.tasks.box_records import ON_HOST
+from jaxcnn.tasks.task import Targets, Tree
 
 Weights = Float32[np.ndarray, " n"]
 
 
 @dataclasses.dataclass(eq=False)
 class Selection:
-    """Chosen examples of one or more base splits, in order: a `jaxcnn.data.batch.Split`."""
+    """Chosen examples of one or more base splits, in order: a `jaxcnn.data.batch.Split`.
+
+    Columns of targets that only the figures need (`box_records.ON_HOST`) are in `host_targets`, the others in
+    `targets`.
+    """
 
     name: str
     description: str
@@ -28,6 +33,7 @@ class Selection:
     place: Int64[np.ndarray, " n"]  # its index in that part
     bases: tuple[str, ...]  # the name of each part in its set
     targets: Any = dataclasses.field(init=False)
+    host_targets: dict[str, np.ndarray] = dataclasses.field(init=False)
     image_shape: tuple[int, int, int] = dataclasses.field(init=False)
     dtype: np.dtype = dataclasses.field(init=False)
 
@@ -39,7 +45,9 @@ class Selection:
                 rows[chosen] = of_part[self.place[chosen]]
             return rows
 
-        self.targets = jax.tree.map(taken, *self.part_targets)
+        self.targets, self.host_targets = jax.tree.map(taken, *self.part_targets), {}
+        if isinstance(self.targets, dict):
+            self.host_targets = {name: self.targets.pop(name) for name in ON_HOST if name in self.targets}
         self.image_shape, self.dtype = self.parts[0].image_shape, self.parts[0].dtype
 
     def __len__(self) -> int:
@@ -143,6 +151,12 @@ def groups_of(split: Split) -> Groups | None:
 def weights_of(split: Split) -> Weights | None:
     """The weight of each example of a split; None if none of them has one."""
     return split.weights if isinstance(split, Selection) else None
+
+
+def whole_targets(split: Split, targets: Tree, indices: Indices) -> Tree:
+    """The targets of the examples at these indices as collectors take them: with the columns that stay on the host."""
+    columns: dict[str, np.ndarray] = getattr(split, "host_targets", {})
+    return targets | {name: rows[indices] for name, rows in columns.items()} if columns else targets
 
 
 class Part:

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from jaxcnn.data.batch import Split
+from jaxcnn.data.selection import whole_targets
 from jaxcnn.deploy.runtimes import Runtime
 from jaxcnn.learn import programs
 from jaxcnn.train.trained import Trained
@@ -160,7 +161,7 @@ def _figures(network: Trained, split: Split, outputs: np.ndarray) -> dict[str, f
     task = network.spec.task
     if task.finds is not None:
         collector = task.evaluation.collector(network.constants)
-        collector.add(outputs, split.targets)
+        collector.add(outputs, whole_targets(split, split.targets, np.arange(len(split))))
         return task.evaluation.recorded(collector.figures(network.class_names, network.fitted))
     of_each: dict[str, Any] = programs.loss_of_each(
         network.spec, network.mesh, np.asarray(outputs, np.float32), split.targets, network.constants

@@ -10,11 +10,12 @@ from jaxtyping import Float32, Float64
 from jaxcnn.config import UserError
 
 Records = np.ndarray  # of `record_type`
-OF_IMAGE = ("frame",)  # the column that belongs to the image; the others belong to each object
-MASK, MASK_BOX = "mask", "mask_box"  # the columns that only instances have
+MASK, MASK_BOX, OUTLINE, STORED = "mask", "mask_box", "outline", "stored"  # the columns that only instances have
+OF_IMAGE = ("frame", STORED)  # the columns that belong to the image; the others belong to each object
+ON_HOST = (OUTLINE, STORED)  # the columns that never go to the devices, since only the figures need them
 
 
-def record_type(most: int, mask_side: int = 0) -> np.dtype:
+def record_type(most: int, mask_side: int = 0, outlines: bool = False) -> np.dtype:
     """The record type of an image with at most `most` objects.
 
     `frame` is scale_x, scale_y, left, top: a place x in the stored image is at scale_x * x + left in the network's. It
@@ -25,6 +26,9 @@ def record_type(most: int, mask_side: int = 0) -> np.dtype:
       mask_side: side of the masks of objects, a multiple of 8; 0: objects have none. `mask` has the bits of rows,
         the first in the highest place; `mask_box` is where its pixels lie, as a box, mirrored if its left is larger
         than its right.
+      outlines: whether objects also have the masks that their annotations describe. `outline` is the mask in the
+        stored image, as COCO's compressed run lengths, text (0: padding); `stored` is the height and width of that
+        image.
     """
     columns: list[tuple[str, type, tuple[int, ...]]] = [
         ("boxes", np.float32, (most, 4)),
@@ -36,6 +40,8 @@ def record_type(most: int, mask_side: int = 0) -> np.dtype:
     ]
     if mask_side:
         columns += [(MASK, np.uint8, (most, mask_side, mask_side // 8)), (MASK_BOX, np.float32, (most, 4))]
+    if outlines:
+        columns += [(OUTLINE, np.object_, (most,)), (STORED, np.int32, (2,))]
     return np.dtype(columns)
 
 
@@ -56,12 +62,13 @@ def padded(rows: Records, most: int, title: str) -> Records:
             f"{title}: an image has {fullest} boxes (at index {int(counts.argmax())}), more than "
             f"config.task.most_boxes={most}; set it to {fullest}"
         )
-    wider = np.zeros(len(rows), record_type(most, mask_side(rows)))
-    for name in OF_IMAGE:
-        wider[name] = rows[name]
-    for name in (each for each in wider.dtype.names or () if each not in OF_IMAGE):
-        held = min(most, rows[name].shape[1])  # objects come first, padding after them
-        wider[name][:, :held] = rows[name][:, :held]
+    wider = np.zeros(len(rows), record_type(most, mask_side(rows), OUTLINE in (rows.dtype.names or ())))
+    for name in wider.dtype.names or ():
+        if name in OF_IMAGE:
+            wider[name] = rows[name]
+        else:
+            held = min(most, rows[name].shape[1])  # objects come first, padding after them
+            wider[name][:, :held] = rows[name][:, :held]
     return wider
 
 

@@ -8,13 +8,13 @@ import numpy as np
 from jaxtyping import Array, Float32, UInt8
 
 from jaxcnn.tasks import coco_figures, run_length
-from jaxcnn.tasks.box_records import MASK, MASK_BOX, in_stored
+from jaxcnn.tasks.box_records import MASK, MASK_BOX, OUTLINE, STORED
 from jaxcnn.tasks.coco_figures import CocoFigures
 from jaxcnn.tasks.found_boxes import SURE
 from jaxcnn.tasks.found_in_stages import FoundInStages, padded
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.tasks.instances import MASK_OUTPUTS
-from jaxcnn.tasks.pasting import covered, from_grid, part_from_grid, pasted, pasted_part
+from jaxcnn.tasks.pasting import covered, from_grid, pasted, pasted_part
 from jaxcnn.tasks.task import Facts, Tree
 
 BOX_COLUMNS = 6  # columns before the cells of the mask: those of `suppression.found_in`
@@ -51,7 +51,7 @@ class FoundInstances(FoundInStages):
 
     def collector(self, constants: Any) -> "InstanceFigures":
         """An empty collector of COCO's figures of boxes and masks."""
-        return InstanceFigures(self.sides)
+        return InstanceFigures()
 
     def answers(self, outputs: np.ndarray, names: Sequence[str], constants: Any, fitted: Facts) -> list[dict[str, Any]]:
         """The answers as in `Detections`, each box also with "grid", the cells of its mask.
@@ -68,9 +68,7 @@ class FoundInstances(FoundInStages):
         """The answer with boxes in pixels of the stored image, and "segmentation", COCO's run lengths of the masks."""
         moved = super().in_stored(answer, frame, sides)
         for each in moved["boxes"]:
-            x, y, width, height = each["bbox"]
-            part = pasted_part(each.pop("grid"), np.array([x, y, x + width, y + height]), sides)
-            each["segmentation"] = part.encoded(sides)
+            each["segmentation"] = _segmentation(each.pop("grid"), each["bbox"], sides)
         return moved
 
     def as_file(self, results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
@@ -109,18 +107,29 @@ def _grid(row: Float32[np.ndarray, " columns"]) -> Float32[np.ndarray, "m m"]:
     return row[BOX_COLUMNS:].reshape(MASK_OUTPUTS, MASK_OUTPUTS)
 
 
+def _segmentation(grid: Float32[np.ndarray, "m m"], bbox: Sequence[float], sides: tuple[int, int]) -> dict[str, Any]:
+    """The run lengths of a found mask, whose box is x, y, width, height, in an image of this height and width."""
+    x, y, width, height = bbox
+    return pasted_part(grid, np.array([x, y, x + width, y + height]), sides).encoded(sides)
+
+
+def _stored(target: Tree, place: int) -> tuple[int, int]:
+    """Height and width of the stored image at `place` in a batch."""
+    height, width = target[STORED][place].tolist()
+    return height, width
+
+
 class InstanceFigures(CocoFigures):
     """A collector of found boxes and masks, and of the annotated ones, in pixels of the stored images.
 
-    An annotated mask is read from its grid (`jaxcnn.data.instance_masks`): exact where the object has at most as many
-    pixels in both directions as the grid has cells.
+    As in COCO's own evaluation, the annotated masks are those that the annotations describe, not the grids that the
+    network learns, and the found ones are those that predictions write (`FoundInstances.in_stored`).
     """
 
     kind = "segm"
 
-    def __init__(self, sides: tuple[int, int]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._sides = sides
         self._stored_sides: list[tuple[int, int]] = []
 
     def facts_of(self, image: int) -> dict[str, Any]:
@@ -130,30 +139,19 @@ class InstanceFigures(CocoFigures):
 
     def annotated(self, target: Tree, place: int) -> list[dict[str, Any]]:
         """The annotated objects as in `CocoFigures`, each also with its mask."""
-        told = super().annotated(target, place)
-        real, frame = target["valid"][place], target["frame"][place]
-        grids, boxes = target[MASK][place][real], in_stored(target[MASK_BOX][place][real], frame)
-        sides = self._stored(frame)
+        told, sides = super().annotated(target, place), _stored(target, place)
         self._stored_sides.append(sides)
-        for each, grid, box in zip(told, grids, boxes, strict=True):
-            each["segmentation"] = part_from_grid(grid, box, sides).encoded(sides)
+        outlines = target[OUTLINE][place][target["valid"][place]]
+        for each, counts in zip(told, outlines, strict=True):
+            each["segmentation"] = {"size": list(sides), "counts": counts}
         return told
 
     def found(self, rows: np.ndarray, target: Tree, place: int) -> list[dict[str, Any]]:
         """The found objects as in `CocoFigures`, each also with its mask."""
-        told = super().found(rows, target, place)
-        sides = self._stored(target["frame"][place])
+        told, sides = super().found(rows, target, place), _stored(target, place)
         for each, row in zip(told, rows, strict=True):
-            x, y, width, height = each["bbox"]
-            part = pasted_part(_grid(row), np.array([x, y, x + width, y + height]), sides)
-            each["segmentation"] = part.encoded(sides)
+            each["segmentation"] = _segmentation(_grid(row), each["bbox"], sides)
         return told
-
-    def _stored(self, frame: Float32[np.ndarray, "4"]) -> tuple[int, int]:
-        """Height and width of the network's input in stored pixels; with bars, more than the stored image has."""
-        corner = np.array([[0, 0, self._sides[1], self._sides[0]]], np.float32)
-        _, _, right, bottom = in_stored(corner, frame)[0].tolist()
-        return max(int(np.ceil(bottom - 1e-3)), 1), max(int(np.ceil(right - 1e-3)), 1)
 
     def figures(self, names: Sequence[str], fitted: Facts) -> dict[str, Any]:
         """COCO's figures of boxes and (with the prefix "mask_") of masks, and the figures of matched masks."""

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from jaxcnn.config import UserError
 from jaxcnn.tasks import box_records, mask_grids, two_stage
 from jaxcnn.tasks.assignment import binary_cross_entropy
-from jaxcnn.tasks.box_records import MASK, MASK_BOX
+from jaxcnn.tasks.box_records import MASK, MASK_BOX, OUTLINE
 from jaxcnn.tasks.detection import VISIBLE, Boxes, moved_boxes
 from jaxcnn.tasks.moving import Move, product
 from jaxcnn.tasks.task import Tree
@@ -36,12 +36,12 @@ class Instances(Boxes):
     mask_side: int
 
     def record_type(self) -> np.dtype:
-        """The type of the records of images, including the columns of masks."""
+        """The type of the records of images on the devices, including the columns of masks."""
         return box_records.record_type(self.most, self.mask_side)
 
     def read(self, labels: np.ndarray, title: str, base: str) -> Tree:
-        """The columns of records, including those of masks."""
-        if labels.dtype.names is None or MASK not in labels.dtype.names:
+        """The columns of records, including those of masks and those that stay on the host."""
+        if not {MASK, OUTLINE} <= {*(labels.dtype.names or ())}:
             raise UserError(
                 f"{title} {base} has no mask for each object, but config.task.name='instances' needs them; read them "
                 "by config.data.source='coco:…', or give 'masks' beside 'boxes' from Python"

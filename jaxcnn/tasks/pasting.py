@@ -89,14 +89,7 @@ def _read(
 
 
 def from_grid(bits: UInt8[np.ndarray, "side bytes"], box: Float32[np.ndarray, "4"], sides: tuple[int, int]) -> Inside:
-    """The whole mask of `part_from_grid`."""
-    return part_from_grid(bits, box, sides).whole(sides)
-
-
-def part_from_grid(
-    bits: UInt8[np.ndarray, "side bytes"], box: Float32[np.ndarray, "4"], sides: tuple[int, int]
-) -> Part:
-    """The true mask of a record (`box_records`) in an image: a pixel has the value of the cell around its centre.
+    """The mask of a record (`box_records`) in an image: a pixel has the value of the cell around its centre.
 
     Args:
       bits: cells of the grid as bits.
@@ -112,10 +105,10 @@ def part_from_grid(
         at = np.floor((np.array(places) + 0.5 - first) / (last - first) * side)
         there = np.flatnonzero((at >= 0) & (at < side))
         if not len(there):
-            return _NOTHING
+            return np.zeros(sides, bool)
         axes.append((places.start + int(there[0]), at[there].astype(np.int64)))
     (top, rows), (left, columns) = axes
-    return Part(grid[np.ix_(rows, columns)], (top, left))
+    return Part(grid[np.ix_(rows, columns)], (top, left)).whole(sides)
 
 
 def covered(image: Pixels, masks: Sequence[Inside], labels: Sequence[int]) -> Pixels:

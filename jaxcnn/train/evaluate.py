@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jaxcnn.data.batch import Batch, Constants, Split
-from jaxcnn.data.selection import Part
+from jaxcnn.data.selection import Part, whole_targets
 from jaxcnn.learn import metrics, programs
 from jaxcnn.learn import tta as views
 from jaxcnn.tasks.task import Collector
@@ -42,7 +42,8 @@ def evaluate(
         if selects:
             sure.append(confidence(seen))
         if collector is not None:
-            collector.add(seen, jax.tree.map(lambda of_each: _on_host(of_each)[mask], batch.target))
+            index, target = jax.tree.map(lambda of_each: _on_host(of_each)[mask], (batch.index, batch.target))
+            collector.add(seen, whole_targets(split, target, index))
 
     def totals(of_split: Split, kind: str, see: Callable[[jax.Array, Batch], None] | None) -> list[dict[str, float]]:
         return _totals(loader, of_split, variables, constants, batch_size, between_batches, kind, see)

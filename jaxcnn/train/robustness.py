@@ -101,6 +101,7 @@ class Corrupted:
         self._split, self._how = split, (name, severity, seed)
         self.name, self.targets, self.class_names = split.name, split.targets, split.class_names
         self.image_shape, self.dtype = split.image_shape, split.dtype
+        self.host_targets = getattr(split, "host_targets", {})
         self.description = f"{split.description} ({name} {severity})"
 
     def __len__(self) -> int:

@@ -4,9 +4,13 @@ pip install pycocotools==2.0.11; python tests/goldens/make_coco_mask_goldens.py
 
 Of boxes and of masks: the twelve figures, AP of each class, AP50 of each class; in units of 1e-7. -1e7 stands for a
 figure without an object that counts.
+
+"figures" is of sets of small masks; "large" of sets in COCO's form with large outlines, whose answers are those that
+`--mode=predict --json` writes.
 """
 
 import contextlib
+import copy
 import io
 import pathlib
 import sys
@@ -17,7 +21,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
-from tests.coco_cases import CLASSES, MASK_SETS, STORED, mask_set
+from tests.coco_cases import CLASSES, MASK_SETS, STORED, large_outputs, large_set, mask_set, predictions
+
+LARGE_SETS = 12
 
 
 def figures(true, found):
@@ -34,33 +40,45 @@ def figures(true, found):
                 annotations.append({**of, "id": len(annotations) + 1, "area": number, "iscrowd": int(crowd)})
             else:
                 answers.append({**of, "score": number})
+    sides = {"height": STORED[0], "width": STORED[1]}
+    tree = {
+        "images": [{"id": image + 1, **sides} for image in range(len(true))],
+        "annotations": annotations,
+        "categories": [{"id": k + 1} for k in range(CLASSES)],
+    }
+    return evaluated(tree, answers)
+
+
+def figures_of_file(tree, found):
+    """The figures of a set in COCO's form and the file of predictions."""
+    names = ("image_id", "category_id", "bbox", "segmentation", "score")
+    return evaluated(tree, [{name: each[name] for name in names} for each in found["annotations"]])
+
+
+def evaluated(tree, answers):
+    """The figures of annotations and answers in COCO's form: those of boxes, then those of masks."""
     rows = []
     for kind in ("bbox", "segm"):
         coco = COCO()
-        sides = {"height": STORED[0], "width": STORED[1]}
-        coco.dataset = {
-            "images": [{"id": image + 1, **sides} for image in range(len(true))],
-            "annotations": annotations,
-            "categories": [{"id": k + 1} for k in range(CLASSES)],
-        }
+        coco.dataset = copy.deepcopy(tree)
         coco.createIndex()
         given = [{name: of[name] for name in of if name != "segmentation" or kind == "segm"} for of in answers]
         if kind == "segm":
             given = [{name: of[name] for name in of if name != "bbox"} for of in given]
         if given:
-            evaluated = COCOeval(coco, coco.loadRes(given), kind)
+            judged = COCOeval(coco, coco.loadRes(given), kind)
         else:
             nothing = COCO()
             nothing.dataset = {**coco.dataset, "annotations": []}
             nothing.createIndex()
-            evaluated = COCOeval(coco, nothing, kind)
-        evaluated.evaluate()
-        evaluated.accumulate()
-        evaluated.summarize()
-        precision = evaluated.eval["precision"][:, :, :, 0, -1]
+            judged = COCOeval(coco, nothing, kind)
+        judged.evaluate()
+        judged.accumulate()
+        judged.summarize()
+        precision = judged.eval["precision"][:, :, :, 0, -1]
         none = (precision == -1).all(axis=(0, 1))
         rows += [
-            evaluated.stats,
+            judged.stats,
             *(np.where(none, -1, each) for each in (precision.mean((0, 1)), precision[0].mean(0))),
         ]
     return np.concatenate(rows)
@@ -71,5 +89,10 @@ if __name__ == "__main__":
     with contextlib.redirect_stdout(io.StringIO()):
         for seed in range(MASK_SETS):
             made.append(figures(*mask_set(seed)[:2]))
+        large = []
+        for seed in range(LARGE_SETS):
+            tree, found = large_set(seed)
+            large.append(figures_of_file(tree, predictions(tree, *large_outputs(tree, found))))
     file = pathlib.Path(__file__).with_name("coco_mask_goldens.npz")
-    np.savez_compressed(file, figures=np.round(1e7 * np.array(made)).astype(np.int32))
+    both = {"figures": made, "large": large}
+    np.savez_compressed(file, **{name: np.round(1e7 * np.array(of)).astype(np.int32) for name, of in both.items()})
