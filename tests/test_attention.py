@@ -36,8 +36,8 @@ def flat(tree):
         ({"name": "resnet50", "attention": "eca"}, 25_557_032 + 3 * 5 + 4 * 5 + 6 * 5 + 3 * 7),  # 25.56 M
         ({"name": "resnet50", "attention": "cbam"}, 28_089_592),  # 28.09 M: table 4 of its paper
         ({"name": "resnet50", "attention": "bam"}, 25_917_790),  # 25.92 M: table 4 of its paper
-        # Figure 4d of GCNet, for each of 16 blocks: a weight of each pixel (C + 1), a dense layer to C / 16 channels and
-        # one back, both with biases, and LayerNorm between them. Its text counts the kernels: 2 C C / r, with r = 16.
+        # Figure 4d of GCNet, for each of 16 blocks: a weight of each pixel (C + 1), dense layers to C / 16 channels and
+        # back with biases, and LayerNorm between them. Its text counts the kernels: 2 C C / r, with r = 16.
         (
             {"name": "resnet50", "attention": "gc"},
             25_557_032
