@@ -3,12 +3,13 @@
     python -m jaxcnn.main --config=configs/finetune.py --config.data.source=folder:photos \\
         --config.init.source=workdir:runs/resnet50
 
-Without `config.init.source` the same recipe trains from drawn weights. The classifier is new where the classes differ;
-it learns at the full rate, all other layers at a tenth of it. `config.model` must be the network that the weights are
-of; what differs is told. `:head` trains the classifier alone, with frozen BatchNorm. `:probe` trains nothing: the
-classifier is fitted to what the network sees. `:probed` starts from this classifier and trains all layers
-(Kumar et al. 2022, arXiv 2202.10054). `:average` trains nothing and leaves the classifier as it is, for averages of
-runs.
+The network is the one that the weights are of (`config.model.name="auto"`). Without `config.init.source` the same
+recipe trains a ResNet50 from drawn weights. The classifier is new where the classes differ; it learns at the full
+rate, all other layers at a tenth of it. Images are mirrored, as suits photos; where left and right matter, as in
+X-rays, set `config.augment.flip=none`. `:head` trains the classifier alone, with frozen BatchNorm. `:probe` trains
+nothing: the classifier is fitted to what the network sees. `:probed` starts from this classifier and trains all
+layers (Kumar et al. 2022, arXiv 2202.10054). `:average` trains nothing and leaves the classifier as it is, for
+averages of runs.
 """
 
 from jaxcnn.config import default, recipes
@@ -17,7 +18,7 @@ from jaxcnn.config import default, recipes
 def get_config(variant: str = ""):
     config = default()
     config.global_batch_size = 64
-    config.model.name = "resnet50"
+    config.model.name = "auto"
     config.data.source = "folder:photos"
     config.data.image_size = 64
     config.data.stratify = True

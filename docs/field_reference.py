@@ -124,7 +124,7 @@ def in_words(hint: Any) -> str:
 def _open(name: Open) -> str:
     own = "[a name of your own](own_code.md)"
     if name.ours:
-        return "one of " + ", ".join(f"`{choice}`" for choice in name.ours) + f", or {own}"
+        return "one of " + ", ".join(f"`{choice}`" for choice in (*name.chosen, *name.ours)) + f", or {own}"
     return f"{own}, or empty" if name.optional else own
 
 

@@ -36,6 +36,13 @@ def flat(tree):
         ({"name": "resnet50", "attention": "eca"}, 25_557_032 + 3 * 5 + 4 * 5 + 6 * 5 + 3 * 7),  # 25.56 M
         ({"name": "resnet50", "attention": "cbam"}, 28_089_592),  # 28.09 M: table 4 of its paper
         ({"name": "resnet50", "attention": "bam"}, 25_917_790),  # 25.92 M: table 4 of its paper
+        # Figure 4d of GCNet, for each of 16 blocks: a weight of each pixel (C + 1), dense layers to C / 16 channels and
+        # back with biases, and LayerNorm between them. Its text counts the kernels: 2 C C / r, with r = 16.
+        (
+            {"name": "resnet50", "attention": "gc"},
+            25_557_032
+            + sum(n * (2 * c * c // 16 + 35 * c // 16 + 1) for n, c in ((3, 256), (4, 512), (6, 1024), (3, 2048))),
+        ),
         # 27.66 M: table 5 of GCNet; three 1x1 convolutions to half of 1024 channels, one back, and BatchNorm
         ({"name": "resnet50", "attention": "nonlocal", "attention_stages": (3,)}, 25_557_032 + 3 * 524_800 + 526_336),
         ({"name": "mobilenet_v2", "attention": "coordinate"}, 3_951_256),  # 3.95 M: table 2 of its paper
@@ -206,6 +213,21 @@ def test_every_family_takes_attention_and_keeps_the_names_and_shapes_of_the_rest
         assert last in ("kernel", "bias", "scale") and (last == "kernel") == (leaf.ndim > 1), path
 
 
+@pytest.mark.parametrize("name", ["yolo_resnet18", "unet_resnet18", "faster_rcnn_resnet18", "mask_rcnn_resnet18"])
+def test_a_resnet_as_a_backbone_takes_attention_and_the_weights_of_a_classifier_with_it(name):
+    fields = {"width": 1 / 32, "attention": "bam"}
+    wanted, classifier = config.Model(name=name, **fields), config.Model(name="resnet18", form="imagenet", **fields)
+    initial, given = arrays(wanted, side=64), arrays(classifier)
+    found = {key.split("/")[1] for key in initial if "attention" in key}
+    assert found == {f"stage{stage}_attention" for stage in (1, 2, 3)}
+    fitted = fit.fit(given, wanted, initial, source="file")
+    assert fitted.arrays.keys() == {key for key in given if "/classifier/" not in key}
+    for key, value in fitted.arrays.items():
+        np.testing.assert_array_equal(value, given[key])
+    in_blocks = modules_of(name=name, side=64, width=1 / 32, attention="se", attention_stages=(3, 4))
+    assert in_blocks == {f"block{stage}_{number}/attention" for stage in (3, 4) for number in (1, 2)}
+
+
 def test_attention_changes_no_first_value_of_the_rest():
     def initial(**fields):
         module = models.build(config.Model(name="cnn", width=1 / 32, **fields), config.Norm(), 10)
@@ -276,8 +298,8 @@ def test_what_makes_no_sense_is_refused_in_one_line(fields, words):
     assert words in line
 
 
-def arrays(model, outputs=10):
-    shapes = shapes_of(outputs=outputs, **{name: getattr(model, name) for name in model.__dataclass_fields__})
+def arrays(model, outputs=10, side=32):
+    shapes = shapes_of(side, outputs, **{name: getattr(model, name) for name in model.__dataclass_fields__})
     paths = jax.tree_util.tree_flatten_with_path(shapes)[0]
     rng = np.random.default_rng(0)
     return {

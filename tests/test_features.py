@@ -86,6 +86,11 @@ def test_what_is_no_file_of_features_is_refused_in_one_line(tmp_path):
         with pytest.raises(UserError, match="is no npz file of --mode=embed") as caught:
             features.read(tmp_path / name)
         assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"it has no array features and no array names$"):
+        features.read(tmp_path / "other.npz")
+    np.savez(tmp_path / "unnamed.npz", features=np.zeros((1, 2)), names=np.array(["a"]), labels=np.zeros(1, int))
+    with pytest.raises(UserError, match=r"it has no array class_names$"):
+        features.read(tmp_path / "unnamed.npz")
     with pytest.raises(UserError, match=r"must end in \.npz or \.parquet"):
         features.check(tmp_path / "seen.csv")
 

@@ -68,6 +68,11 @@ def test_a_run_starts_from_the_weights_that_the_test_of_the_other_run_used_to_th
     ("source", "absent", "told"),
     [
         ("hub:timm/resnet50", "huggingface_hub", r"hub:timm/resnet50' needs huggingface_hub.*jaxcnn\[hub\]"),
+        (
+            "hub:timm/resnet50",
+            "huggingface_hub",
+            r"a copy of model\.safetensors as .*=file:<path>, or set HF_HUB_CACHE",
+        ),
         ("hub:timm/resnet50", "safetensors", r"hub:timm/resnet50' needs safetensors.*jaxcnn\[safetensors\]"),
         ("file:w.safetensors", "safetensors", r"reading w.safetensors needs safetensors.*jaxcnn\[safetensors\]"),
         ("file:none.npz", "", r"none.npz cannot be read: No such file"),

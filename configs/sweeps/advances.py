@@ -6,8 +6,12 @@ In the line of Mishkin et al. 2016, "Systematic evaluation of CNN advances on th
 nonlinearity, pooling, normalisation, classifier, schedule, batch size, colours and image size, each changed alone from
 a plain network with BatchNorm, ReLU and max-pooling. Three seeds each.
 
+Each network varies the classifier that it has: VGG16 gets hidden layers, AlexNet's hidden layers get a quarter of their
+outputs, and the small CNN gets dropout before its classifier.
+
 Variants: `:cores`, AlexNet with BatchNorm, six epochs, two seeds, for two CPU cores in hours; `:smoke`, the small CNN
-on the handwritten digits, in minutes, with the choices that it has.
+on the handwritten digits, in minutes. `:smoke` has no choice of colours, since the digits are grey, and none without
+BatchNorm, which this CNN always has.
 """
 
 from jaxcnn.config import recipes

@@ -61,6 +61,8 @@ def config(recipe: Recipe, /, *, data: Any = None, model: Any = None, **changes:
     flat |= given
     for line in rules_of_tasks.left_out(flat, before, given):
         _log.warning(line)
+    if mistakes := networks.beside_auto(flat, given):
+        raise ConfigError("\n".join(mistakes))
     return ml_collections.ConfigDict(configs.to_dict(configs.from_config_dict(configs.nested(flat))))
 
 

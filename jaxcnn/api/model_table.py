@@ -12,7 +12,7 @@ from jaxcnn.data.source import open_splits
 from jaxcnn.learn import costs
 from jaxcnn.learn.step_spec import StepSpec, spec_without_data
 from jaxcnn.machine import plugins
-from jaxcnn.train import setup
+from jaxcnn.train import network_of_weights, setup
 
 _HEADER = ("layer", "kind", "output", "parameters", "MFLOP", "activations")
 _SHAPE = "(height, width, channels)"
@@ -110,7 +110,7 @@ def summary(config: Recipe, image_shape: tuple[int, int, int] | None = None, out
         for side in sides:
             arguments.number("image_shape", side, 1)
     with python_words():
-        wanted = checked(config)
+        wanted = network_of_weights.of(checked(config))
         plugins.check(wanted)
         spec = _spec(wanted, image_shape, outputs or wanted.model.num_classes)
         height, width, channels = spec.image_shape

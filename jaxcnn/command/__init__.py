@@ -31,6 +31,7 @@ from jaxcnn.config import (
     flatten,
     from_config_dict,
     nested,
+    networks,
     open_names,
     rules_of_tasks,
     to_dict,
@@ -92,6 +93,8 @@ def read_config(holder: Any) -> Config:
             tree = nested(flat)
         for line in lines:
             logging.getLogger("jaxcnn").warning(line)
+    if mistakes := networks.beside_auto(flatten(tree), given):
+        raise ConfigError("\n".join(mistakes))
     config = from_config_dict(tree)
     if any(open_names.foreign(config)):
         from jaxcnn.machine import plugins

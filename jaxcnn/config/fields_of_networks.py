@@ -19,12 +19,17 @@ NETWORKS = (
     *("mask_rcnn_cnn", "mask_rcnn_resnet18", "mask_rcnn_resnet50"),
 )
 
+AUTO = "auto"  # in place of the name of a network: that of the weights from which the run starts
+DRAWN = "resnet50"  # the network for AUTO without such weights
+
 
 @dataclasses.dataclass(frozen=True)
 class Model:
     """The network (`jaxcnn.models`). Which of our networks reads which option: `jaxcnn.config.networks`."""
 
-    name: Annotated[str, Open("networks", NETWORKS)] = "vgg16"  # the architecture
+    name: Annotated[str, Open("networks", NETWORKS, chosen=(AUTO,))] = (
+        "vgg16"  # the architecture; auto: that of config.init's weights, with its options; without weights resnet50
+    )
     form: Literal["cifar", "imagenet"] = "cifar"  # stem for small images, or torchvision's layout
     num_classes: Count = 0  # number of outputs; 0: that of the data set
     width: Annotated[AboveZero, AtMost(1024.0)] = 1.0  # multiplies every channel count and hidden size

@@ -1,10 +1,10 @@
 """The options of `config.model` that each of our networks reads, as data: the networks themselves are not imported."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from jaxcnn.config.fields_of_networks import Model, Norm
+from jaxcnn.config.fields_of_networks import AUTO, Model, Norm
 
 OF_EVERY_NETWORK = ("name", "num_classes", "width", "dropout", "dtype")
 ATTENTION = ("attention", "attention_ratio", "attention_place", "attention_stages")
@@ -40,7 +40,8 @@ OF_RESNET = (
     "stem",
     "stochastic_depth",
 )
-OF_BACKBONES = ("channels", "zero_init_residual", "shortcut", "stem", "stochastic_depth")
+ON_RESNET = tuple(name for name, backbone in BACKBONES.items() if backbone in RESNET)
+OF_BACKBONES = ("channels", "zero_init_residual", "shortcut", "stem", "stochastic_depth", *ATTENTION)
 OPTIONS: dict[str, tuple[str, ...]] = {  # besides those
     "airbench": (),
     "airbench_residual": (),
@@ -55,7 +56,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {  # besides those
     **dict.fromkeys(("faster_rcnn_cnn", "mask_rcnn_cnn"), ("class_agnostic",)),
     **dict.fromkeys(("yolo_cnn", "yolo_csp_s", "yolo_csp_m"), ("box_bins",)),
     "yolo_mobilenet_v2": ("stochastic_depth", "channels", "box_bins"),
-    **dict.fromkeys([name for name, backbone in BACKBONES.items() if backbone in RESNET], OF_BACKBONES),
+    **dict.fromkeys(ON_RESNET, OF_BACKBONES),
     **dict.fromkeys(("yolo_resnet18", "yolo_resnet50"), (*OF_BACKBONES, "box_bins")),
     **dict.fromkeys([name for name in TWO_STAGE if name in BACKBONES], (*OF_BACKBONES, "class_agnostic")),
     **dict.fromkeys(RESNET, (*OF_RESNET, *ATTENTION)),
@@ -76,13 +77,13 @@ STAGES = {
     **{"alexnet": 3, "cnn": 2},
     **dict.fromkeys(SQUEEZENET, 3),
     **dict.fromkeys(CIFAR_RESNET, 3),
-    **dict.fromkeys(RESNET, 4),
+    **dict.fromkeys((*RESNET, *ON_RESNET), 4),
     **dict.fromkeys(VGG, 5),
     **dict.fromkeys(INVERTED, 7),
 }
 BETWEEN_STAGES = ("bam", "nonlocal")  # attention that its paper puts there; the others into each block
 WITH_BATCH_NORM = ("bam", "nonlocal", "coordinate")  # attention that has BatchNorm of its own
-BRANCHED = (*RESNET, *CIFAR_RESNET, *INVERTED)
+BRANCHED = (*RESNET, *ON_RESNET, *CIFAR_RESNET, *INVERTED)
 # What given weights compute from an image does not depend on these options. Classes are fitted by their names.
 OF_TRAINING = (
     *("model.num_classes", "model.dropout", "model.stochastic_depth", "model.dtype", "model.zero_init_residual"),
@@ -142,6 +143,47 @@ def differing(model: Model, norm: Norm, there: Mapping[str, Any]) -> dict[str, A
             if _plain(theirs[field.name]) != _plain(getattr(own, field.name)):
                 differ[name] = theirs[field.name]
     return differ
+
+
+def taken(model: Model, norm: Norm, there: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a network with the name "auto" takes from the one that weights are of, by their flat keys.
+
+    These are its name and, of the options in `differing`, those that have their default here.
+
+    Args:
+      model: the network; its name may be "auto".
+      norm: its normalisation.
+      there: "model" and "norm" of the other network, as in `config.json`; fields that are missing are not taken.
+    """
+    own = {"model": model, "norm": norm}
+    found = {}
+    for key, value in differing(model, norm, there).items():
+        group, _, name = key.partition(".")
+        if key == "model.name" or getattr(own[group], name) == getattr(type(own[group]), name):
+            found[key] = value
+    return found
+
+
+def beside_auto(flat: Mapping[str, Any], given: Collection[str]) -> list[str]:
+    """One line for each option that the user set to its default although the weights decide it (`model.name="auto"`).
+
+    Args:
+      flat: the flat config.
+      given: keys that the user has set.
+    """
+    if flat.get("model.name") != AUTO:
+        return []
+    defaults = {
+        f"{group}.{field.name}": field.default
+        for group, kind in (("model", Model), ("norm", Norm))
+        for field in dataclasses.fields(kind)
+    }
+    return [
+        f"config.{key}={flat[key]!r} is the default, in whose place config.model.name='auto' takes what the weights of "
+        "config.init.source have; leave it out, or set config.model.name, too"
+        for key in given
+        if key in defaults and key not in (*OF_TRAINING, "model.name") and _plain(flat[key]) == _plain(defaults[key])
+    ]
 
 
 def _plain(value: Any) -> Any:

@@ -37,11 +37,13 @@ class Open:
       group: the entry points are those of the group "jaxcnn.<group>".
       ours: the names of our own.
       optional: whether the name may be empty.
+      chosen: words in place of a name, such as "auto", for one that is found when the run starts.
     """
 
     group: str
     ours: tuple[str, ...] = ()
     optional: bool = False
+    chosen: tuple[str, ...] = ()
 
     def mistake(self, value: Any) -> str:
         """Why a value is no such name, as the end of a sentence; empty if it is one."""
@@ -49,7 +51,7 @@ class Open:
         wanted = f"must be {choices} or package.module:attribute"
         if not isinstance(value, str):
             return f"{wanted}, not {value!r:.40}"
-        if value in self.ours or (self.optional and not value):
+        if value in (*self.ours, *self.chosen) or (self.optional and not value):
             return ""
         name, _, _ = value.partition("(")
         try:
@@ -143,5 +145,5 @@ def foreign(group: Any, prefix: str = "config.") -> Iterator[tuple[str, Open, st
             yield from foreign(value, f"{prefix}{field}.")
         elif (kind := of_hint(hint)) is not None:
             for name in value if isinstance(value, tuple) else (value,):
-                if name and name not in kind.ours:
+                if name and name not in (*kind.ours, *kind.chosen):
                     yield f"{prefix}{field}", kind, name

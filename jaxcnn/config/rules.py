@@ -6,6 +6,7 @@ from typing import Any, get_type_hints
 
 from jaxcnn.config import networks, open_names, places, ranges, rules_of_data, rules_of_tasks, rules_of_training
 from jaxcnn.config.fields import Config
+from jaxcnn.config.fields_of_networks import AUTO
 
 
 def check(config: Config) -> list[str]:
@@ -38,7 +39,8 @@ def _of_network(config: Config) -> Iterator[str]:
     model = config.model
     if model.num_classes == 1:
         yield "config.model.num_classes must be at least 2, or 0 for the number of classes of the data set"
-    if any(open_names.foreign(model)):  # a network of a user may read any option
+    # A network of a user may read any option; one that the weights decide is checked again once it is known.
+    if any(open_names.foreign(model)) or model.name == AUTO:
         return
     yield from networks.unread(model)
     yield from networks.impossible_attention(model)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from jaxcnn.config import networks, open_names, ranges
 from jaxcnn.config.fields import Config, Init, Optim, Prune, Schedule
+from jaxcnn.config.fields_of_networks import AUTO
 
 OF_OUR_OPTIMIZERS = (
     *("momentum", "nesterov", "beta2", "epsilon", "trust_coefficient"),
@@ -30,13 +31,13 @@ def mistakes(config: Config) -> list[str]:
 
 def _of_optimizer(config: Config) -> Iterator[str]:
     optim, model = config.optim, config.model
-    if optim.name == "muon" and not networks.only_normalised_convolutions(model):
+    if optim.name == "muon" and model.name != AUTO and not networks.only_normalised_convolutions(model):
         yield (
             "config.optim.name='muon' renormalises kernels, so it needs BatchNorm or GroupNorm after every kernel "
             "except the classifier's: cnn, one of airbench and of resnet, or vgg with form='cifar', head='linear' and "
             "batch_norm=True, without config.model.attention"
         )
-    if optim.whitening_bias_epochs and model.name not in networks.WHITENED:
+    if optim.whitening_bias_epochs and model.name not in (*networks.WHITENED, AUTO):
         yield (
             f"config.optim.whitening_bias_epochs is for {' and '.join(networks.WHITENED)}; {model.name} has no "
             "whitening layer"

@@ -48,7 +48,9 @@ VIRTUAL_DEVICES = (1, 2, 4, 8)  # if there is only one device
 
 def main() -> int:
     """Measure or predict as given by the flags; return the exit code."""
-    config = command.read_config(CONFIG)
+    from jaxcnn.train import network_of_weights
+
+    config = network_of_weights.of(command.read_config(CONFIG))
     networks = [_with_model(config, name) for name in MODELS.value] or [config]
     folder = pathlib.Path(OUT.value)
     if folder.exists() and not folder.is_dir():

@@ -96,9 +96,10 @@ def _latest(done: Sequence[FrozenTrial]) -> "cmaes.CMA | None":
             try:
                 return from_text("".join(pieces[f"{STATE}:{piece}"] for piece in range(len(pieces))))
             except (KeyError, TypeError, ValueError) as error:
+                why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
                 raise UserError(
                     f"the state of the sampler in trial {trial.number} of the study's store is not one that jaxcnn "
-                    f"wrote ({' '.join(str(error).split())[:120]}); restore the store from a backup, or start the "
+                    f"wrote ({' '.join(why.split())[:120]}); restore the store from a backup, or start the "
                     "sweep again in another workdir"
                 ) from None
     return None

@@ -15,6 +15,7 @@ from jaxcnn.config import Config
 from jaxcnn.study import folder as files
 from jaxcnn.study.folder import Definition
 from jaxcnn.study.repeats import number
+from jaxcnn.train import network_of_weights
 
 
 def parent_of(definition: Definition, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int | None:
@@ -46,5 +47,6 @@ def _distance(one: FrozenTrial, other: FrozenTrial) -> float:
 
 def started(config: Config, folder: pathlib.Path, parent: int) -> Config:
     """The config of a trial that starts from the last weights of another trial of its sweep."""
+    config = network_of_weights.of(config)  # that of its own source, not of the trial
     source = f"workdir:{files.trial_folder(folder, parent).absolute()}"
     return dataclasses.replace(config, init=dataclasses.replace(config.init, source=source, partial=True))

@@ -12,6 +12,7 @@ from jaxcnn.config import Config, ConfigError, UserError
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.study import spec
 from jaxcnn.study.choices import PLANNED
+from jaxcnn.train import network_of_weights
 from jaxcnn.train.hooks import Shared
 from jaxcnn.train.setup import spec_on
 
@@ -151,7 +152,8 @@ def _some(sweep: spec.Sweep, count: int) -> list[dict[str, Any]]:
 
 
 def _with_configs(trials: list[dict[str, Any]], base: Config) -> list[tuple[dict[str, Any], Config]]:
-    return [(trial, spec.apply(base, trial["overrides"] | {spec.SEED: trial["seed"]})) for trial in trials]
+    applied = ((trial, spec.apply(base, trial["overrides"] | {spec.SEED: trial["seed"]})) for trial in trials)
+    return [(trial, network_of_weights.of(config)) for trial, config in applied]
 
 
 def _group(made: list[tuple[dict[str, Any], Config]], shared: Shared) -> dict[str, Group]:

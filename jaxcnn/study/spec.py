@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 import jaxcnn.config as configs
-from jaxcnn.config import Config, ConfigError, convert
+from jaxcnn.config import Config, ConfigError, convert, networks
 from jaxcnn.machine import named
 from jaxcnn.study import elements
 
@@ -287,7 +287,10 @@ def apply(base: Config, overrides: Overrides) -> Config:
     for key in overrides:
         if key not in flat:
             raise ConfigError(f"unknown key config.{key}{_nearest(key, flat)}")
-    return configs.from_config_dict(configs.nested({**flat, **overrides}))
+    flat |= overrides
+    if mistakes := networks.beside_auto(flat, overrides):
+        raise ConfigError("\n".join(mistakes))
+    return configs.from_config_dict(configs.nested(flat))
 
 
 def _nearest(key: str, known: Mapping[str, Any]) -> str:

@@ -63,6 +63,8 @@ def attention(*, small: bool) -> spec.Sweep:
 def advances(*, network: str) -> spec.Sweep:
     """Varies one choice at a time, all else equal, for a network: "vgg16", "alexnet" or "cnn", a small one.
 
+    The classifier is another one in each: hidden layers, narrower hidden layers, or dropout.
+
     After Mishkin et al. 2016 (arXiv 1606.02228).
     """
     small = network == "cnn"
@@ -82,6 +84,10 @@ def advances(*, network: str) -> spec.Sweep:
         ]
     if network == "vgg16":
         ways.append({"model.head": "dense4096"})
+    elif network == "alexnet":  # its two hidden layers, with a quarter of their 4096 outputs
+        ways.append({"model.channels": (("dense1", 1024), ("dense2", 1024))})
+    else:
+        ways += [{"model.dropout": 0.25}, {"data.image_size": 12}]
     return spec.sweep(spec.rows(ways), seeds=3 if network == "vgg16" else 2)
 
 

@@ -21,6 +21,7 @@ from jaxcnn.train import predict
 from jaxcnn.train.trained import Trained
 
 SUFFIXES = (".npz", ".parquet")
+ARRAYS = ("features", "names")  # that every npz file of features has
 MOST_BYTES = 2**36  # largest size of the arrays in a file of features
 SAME = 1e-2  # greatest difference between features of one image, relative to the largest of them
 Rows = Float[np.ndarray, "n d"]
@@ -157,10 +158,12 @@ def read(path: pathlib.Path) -> Features:
     """
     try:
         file = npz_arrays.read(path, MOST_BYTES)
+        if missing := [name for name in (*ARRAYS, *(["class_names"] if "labels" in file else [])) if name not in file]:
+            raise ValueError(f"it has no array {' and no array '.join(missing)}")
         values, names = file["features"], tuple(map(str, file["names"]))
         labels = file.get("labels")
         classes = tuple(map(str, file["class_names"])) if labels is not None else ()
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(f"--among={path} is no npz file of --mode=embed: {error}") from None
     if values.ndim != 2 or len(values) != len(names) or not len(names):
         raise UserError(f"--among={path} is no npz file of --mode=embed: it has features {values.shape}")

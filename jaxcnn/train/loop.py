@@ -22,6 +22,7 @@ from jaxcnn.train import (
     final_figures,
     measured,
     mistakes,
+    network_of_weights,
     origin,
     packages,
     plateau,
@@ -101,6 +102,8 @@ def opened(
     with contextlib.ExitStack() as held:
         if cluster.first:
             held.enter_context(workdir.claim(folder, None if cluster.alone else config.hosts.join_seconds))
+        config, adopted = network_of_weights.of_run(config, folder, cluster)
+        if cluster.first:
             workdir.check_config(folder, config)
         finished = cluster.of_first(lambda: None if workdir.asks_for_longer(folder, config) else summary.read(folder))
         if finished is not None:
@@ -121,6 +124,8 @@ def opened(
             progress_lines=hooks.progress_lines,
             loggers=Loggers(config.run.loggers, folder, flatten(to_dict(config))) if cluster.first else None,
         )
+        if adopted:
+            logbook.say(adopted)
         try:
             session = open_session(config, folder, started, interrupts, logbook, command, hooks, cluster)
             cluster.tell_with(lambda: Standing(session.step, folder))

@@ -18,7 +18,7 @@ from jaxcnn.learn.metrics import COUNT, LOSS
 from jaxcnn.learn.state import make_hyper
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.text import save_picture
-from jaxcnn.train import norm_statistics, normalization, probe, setup, starting
+from jaxcnn.train import network_of_weights, norm_statistics, normalization, probe, setup, starting
 from jaxcnn.train.starting import initialize_from_data
 
 SMOOTHING = 0.9  # weight of the earlier losses in the smoothed loss
@@ -113,6 +113,7 @@ def measure(
         raise UserError(f"a range test needs at least {FEWEST} steps, and a lowest rate above 0 and below the highest")
     if jax.process_count() > 1:
         raise UserError("a range test is for one process; run it on one host")
+    config = network_of_weights.of(config)
     config = dataclasses.replace(
         config,
         schedule=dataclasses.replace(config.schedule, name="constant", warmup=0.0, boundaries=()),

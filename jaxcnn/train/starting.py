@@ -21,12 +21,12 @@ from jaxcnn.learn.network import head_of, layers_of, network
 from jaxcnn.learn.optim import make_optimizer
 from jaxcnn.learn.state import State
 from jaxcnn.learn.step_spec import StepSpec
-from jaxcnn.machine import json_text
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.machine.heartbeat import Cluster
 from jaxcnn.machine.paths import expand, separate
 from jaxcnn.text import counted
-from jaxcnn.train import probe, same_network, seals, soup, trained, workdir
+from jaxcnn.train import network_of_weights, probe, same_network, seals, soup, trained, workdir
+from jaxcnn.train.network_of_weights import fact, norm_of
 from jaxcnn.train.normalization import Given
 from jaxcnn.train.setup import Setup
 from jaxcnn.weights import files, fit, hub, layout, released
@@ -75,7 +75,11 @@ def of(config: Config, spec: StepSpec, splits: Splits, cluster: Cluster | None) 
         lambda: network(spec).init(jax.random.key(0), jnp.zeros((1, *spec.image_shape), jnp.float32))
     )
     drawn = {key: np.broadcast_to(np.float32(0), leaf.shape) for key, leaf in seals.leaves(shapes)}
-    fitted = _fit(start, config, spec, splits, drawn)
+    try:
+        fitted = _fit(start, config, spec, splits, drawn)
+    except UserError:
+        network_of_weights.tell_fitting(start.source, start.arrays, config)
+        raise
     probe.check(config, head_of(spec))
     if not start.norm_is_known:
         same_network.check_epsilon(config, start.source, fitted.naming)
@@ -186,17 +190,13 @@ def _read(config: Config, splits: Splits) -> Start:
         return _of_workdir(config, expand(place, "config.init.source="))[0]
     if kind == "workdirs":
         return _of_workdirs(config, [expand(each, "config.init.source=") for each in separate(place)], splits)
-    facts: dict[str, str] = {}
-    if kind == "hub":
-        path, facts = hub.fetch(place)
-    else:
-        path = released.find(place) if kind == "jaxcnn" else expand(place, "config.init.source=")
+    path, facts = network_of_weights.file_of(init)
     arrays, told = files.read(path, init.half)
     facts |= told
-    norm = _fact(facts, "norm") or {"epsilon": _fact(facts, "norm_epsilon")}  # older files tell the epsilon alone
+    norm = norm_of(facts)
     known = isinstance(norm, dict) and norm.get("epsilon") is not None
     remarks = same_network.check(
-        config, init.source, {"model": _fact(facts, "model"), **({"norm": norm} if known else {})}
+        config, init.source, {"model": fact(facts, "model"), **({"norm": norm} if known else {})}
     )
     classes, normal = _facts(facts)
     return Start(f"{kind}:{place}", init.names, arrays, classes, normal, _crc32(arrays), tuple(remarks), known)
@@ -235,17 +235,9 @@ def _of_workdir(config: Config, folder: pathlib.Path) -> tuple[Start, trained.Tr
     return Start(what, layout.OURS, arrays, classes, normal, crc32, tuple(remarks), norm_is_known=True), network
 
 
-def _fact(facts: dict[str, str], name: str) -> Any:
-    """A fact of a file; None if it is missing or invalid."""
-    try:
-        return json_text.parse(facts.get(name, "null"))
-    except ValueError:
-        return None
-
-
 def _facts(facts: dict[str, str]) -> tuple[tuple[str, ...], Given | None]:
     """The names of classes and the normalisation in the facts of a file; invalid values are ignored."""
-    names, mean, std = (_fact(facts, name) for name in ("class_names", "mean", "std"))
+    names, mean, std = (fact(facts, name) for name in ("class_names", "mean", "std"))
     classes = tuple(names) if isinstance(names, list) and all(isinstance(each, str) for each in names) else ()
     whole = all(
         isinstance(each, list) and each and all(isinstance(x, int | float) for x in each) for each in (mean, std)

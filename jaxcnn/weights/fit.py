@@ -15,7 +15,7 @@ from jaxcnn.weights.layout import Leaf
 
 LOADED, ADAPTED, LEFT_OUT, NOT_FOUND = "loaded", "adapted", "left out", "not found"
 AUTO = "auto"
-BACKBONE = ("stem_", "block")  # beginnings of the names of the modules of a detector's backbone
+BACKBONE = ("stem_", "block", "stage")  # beginnings of the names of the modules of a detector's backbone
 WITH_HEADS = ("roi_heads.", "module.roi_heads.", "model.roi_heads.")  # in files of torchvision's detectors
 IN_DETECTOR = "backbone.backbone."  # prefix of the names of the backbone in YOLOX
 CLASSIFIER = "classifier"

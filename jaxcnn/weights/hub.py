@@ -9,6 +9,10 @@ from jaxcnn.machine import extras, json_text
 from jaxcnn.text import shown
 
 WEIGHTS, FACTS = "model.safetensors", "config.json"
+_OFFLINE = (
+    f"without a network, give a copy of {WEIGHTS} as config.init.source=file:<path>, or set HF_HUB_CACHE to a cache "
+    "that has the repository"
+)
 
 
 def fetch(repository: str) -> tuple[pathlib.Path, dict[str, str]]:
@@ -32,10 +36,7 @@ def fetch(repository: str) -> tuple[pathlib.Path, dict[str, str]]:
         path = file(WEIGHTS)
     except Exception as error:  # of the network, the package or the repository, of many kinds
         why = " ".join(str(error).split())[:160] or type(error).__name__
-        raise UserError(
-            f"hub:{shown(repository)} could not be fetched ({why}); without a network, give a copy of {WEIGHTS} as "
-            "config.init.source=file:<path>, or set HF_HUB_CACHE to a cache that has the repository"
-        ) from error
+        raise UserError(f"hub:{shown(repository)} could not be fetched ({why}); {_OFFLINE}") from error
     try:
         return path, _facts(json_text.parse(file(FACTS).read_text(encoding="utf-8")))
     except Exception:  # weights alone are enough
@@ -43,9 +44,12 @@ def fetch(repository: str) -> tuple[pathlib.Path, dict[str, str]]:
 
 
 def check(repository: str) -> None:
-    """Raise MissingExtra unless the packages that fetch and read the weights are installed."""
-    for extra in ("hub", "safetensors"):
-        extras.need(extra, f"config.init.source='hub:{shown(repository)}'")
+    """Raise MissingExtra, with the choices without a network, unless the packages that fetch and read are installed."""
+    try:
+        for extra in ("hub", "safetensors"):
+            extras.need(extra, f"config.init.source='hub:{shown(repository)}'")
+    except extras.MissingExtra as error:
+        raise extras.MissingExtra(f"{error}; {_OFFLINE}") from None
 
 
 def _facts(told: Any) -> dict[str, str]:
