@@ -4,14 +4,16 @@ import dataclasses
 import pathlib
 from unittest import mock
 
+import jax
+import numpy as np
 import pytest
 
 from jaxcnn.config import Config
-from jaxcnn.train import drive
+from jaxcnn.train import drive, trained
 from jaxcnn.train.interrupts import Interrupted, Interrupts
 from jaxcnn.train.loop import train
 from jaxcnn.train.steps_per_call import StepsPerCall
-from tests import small
+from tests import runs, small
 
 STEPS = 40
 COMMAND = ["main.py", "--config=configs/quickstart.py"]
@@ -54,6 +56,18 @@ def run_up_to(step: int, folder: pathlib.Path, **groups) -> None:
     stopped = pytest.raises(Interrupted, match=f"stopped with a checkpoint of step {step} of")
     with small.programs_kept(), mock.patch.object(drive.Driver, "_start", then_stop), stopped:
         train(config(**groups), folder, command=COMMAND, interrupts=interrupts)
+
+
+def weights(folder: pathlib.Path) -> list[np.ndarray]:
+    """Every array of the network in the last checkpoint of a run."""
+    network, _ = trained.load(folder, "last", "last", 1)
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(network.variables)]
+
+
+def have_same_bits(one: pathlib.Path, other: pathlib.Path) -> bool:
+    """Whether two runs have the same losses, and the same bits in all weights of their last checkpoints."""
+    pairs = zip(weights(one), weights(other), strict=True)
+    return runs.losses(one) == runs.losses(other) and all(np.array_equal(*pair) for pair in pairs)
 
 
 class Whole(StepsPerCall):

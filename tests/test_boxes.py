@@ -121,9 +121,82 @@ def test_arrays_of_python_give_the_same_records(tmp_path):
     ):
         with pytest.raises(UserError, match=line):
             memory.give((pixels, [answers[0] | changes, answers[1]]))
-    answers[0]["boxes"][0] = [10, 5, 61, 25]
-    with pytest.raises(UserError, match=r"data\['train'\]\[0\]: box 0 .* within the image of 60x40"):
-        memory.give((pixels, answers))
+
+
+def test_bad_boxes_of_arrays_are_refused_or_left_out_and_counted_as_those_of_files(tmp_path):
+    pixels = np.full((2, 40, 60, 3), 90, np.uint8)
+    nan = float("nan")
+    bad = [
+        [-5, 0, 10, 10],
+        [30, 5, 20, 9],
+        [nan] * 4,
+        [0, 20, 60, 40],
+        [1e300, 0, 2e300, 9],
+        [1, 1, 4, 4],
+        [1, 1, 5, 5],
+    ]
+    boxes_of = [[10, 5, 61, 25], [0, 20, 60, 40], *bad]  # a pixel outside is cut off
+    answers = [{"boxes": boxes_of, "labels": [0, 1, 0, 0, 0, 1, 0, 2, -1]}, {"boxes": [], "labels": []}]
+    given = memory.give({"train": (pixels, answers), "class_names": ["square", "wide"]})
+    with pytest.raises(UserError) as caught:
+        opened(given.source, image_size=0)
+    assert str(caught.value) == (
+        "data['train'][0], box 2 reaches outside the image of 60x40: [-5, 0, 10, 10] (and 6 more); correct them, or "
+        "set config.data.on_error='skip' to leave them out; jaxcnn.doctor(config, data=data) names all"
+    )
+    skipped = opened(given.source, image_size=0, on_error="skip")
+    target = skipped.train.targets
+    assert target["boxes"][0].tolist() == [[10, 5, 60, 25], [0, 20, 60, 40], [0, 0, 0, 0]]
+    assert target["label"][0].tolist() == [0, 1, 0] and target["valid"].sum() == 2
+    assert any("left out 7 bad annotations of data['train']" in note for note in skipped.notes)
+    found = doctor.examine(configs.Data(source=given.source, test_split="", protocol="full"), TASK)
+    (told,) = [each for each in found.results if each.name == "bad annotations"]
+    assert (told.status, told.found) == ("fail", "7")
+    for number, line in enumerate(
+        ("reaches", "swapped", "no numbers", "same as box 1", "outside", "2, off by one", "-1")
+    ):
+        assert f"box {number + 2} " in told.examples[number] and line in told.examples[number]
+
+
+def test_classes_of_boxes_without_names_are_told_and_have_no_gaps():
+    pixels = np.full((1, 40, 60, 3), 90, np.uint8)
+
+    def splits(labels, **names):
+        answers = [{"boxes": [[k, 0, k + 5, 9] for k in range(len(labels))], "labels": labels}]
+        given = memory.give({"train": (pixels, answers)} | names)
+        return opened(given.source)
+
+    found = splits([0, 2, 1])
+    assert found.class_names == ("0", "1", "2")
+    assert "by the labels of its boxes, from 0 to 2, it has 3 classes" in "".join(found.notes)
+    for labels, line in (
+        ([0, 1, 2**31 - 1], "a box is 2147483647, but no box has 2 .nor 2147483644 others below.; .*class_names"),
+        ([0, 3, 1], "a box is 3, but no box has 2; .* correct them"),
+        ([1, 2], "a box is 2, but no box has 0; .* subtract 1 from each"),
+    ):
+        with pytest.raises(UserError, match=line):
+            splits(labels)
+    named = splits([0, 3, 1], class_names=["a", "b", "c", "d"])
+    assert len(named.class_names) == 4 and "no class_names" not in "".join(named.notes)
+
+
+def test_a_set_without_a_test_is_refused_with_what_to_do_and_drawn_anyway(tmp_path, monkeypatch):
+    """COCO as it is published: annotations of train2017 and val2017."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for split in ("train2017", "val2017"):
+        coco(tmp_path).rename(tmp_path / f"instances_{split}.json")
+    data = configs.Data(source=f"coco:{tmp_path}", image_size=30, resize="pad")
+    told = "or train, with its own split 'val' for validation, without a test split by config.data.test_split=''"
+    with pytest.raises(UserError) as caught:
+        open_splits(data, TASK)
+    assert told in str(caught.value) and len(str(caught.value)) < 500
+    found = doctor.examine(data, TASK)
+    (failed,) = [each for each in found.results if each.name == "test split"]
+    assert found.exit_code == 2 and told in failed.found
+    assert [(name, count) for name, count, _ in found.splits] == [("train", 2), ("val", 2)]
+    assert any(each.name == "images of val in train" for each in found.results), "the other checks are made, too"
+    assert doctor.draw(data, TASK, tmp_path / "sheet.png") == 2
+    assert len(opened(f"coco:{tmp_path}", protocol="holdout").val) == 2
 
 
 def test_letterboxed_pixels_lie_where_the_frame_says():

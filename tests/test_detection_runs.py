@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import jaxcnn
 from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
 from jaxcnn.deploy import latency, onnx_file, runtimes, verify
@@ -77,16 +78,17 @@ def test_four_and_eight_devices_train_alike(run, devices):
 def test_a_run_that_stops_and_goes_on_has_the_bits_of_one_that_does_not(run, tmp_path):
     digits.run_up_to(2, tmp_path, **groups())
     digits.run(tmp_path, **groups())
-    assert runs.losses(tmp_path) == runs.losses(run[0])
-    ends = [trained.load(folder, "last", "last", 1)[0].variables for folder in (tmp_path, run[0])]
-    leaves = [[np.asarray(leaf) for leaf in _leaves(end)] for end in ends]
-    assert all(np.array_equal(one, other) for one, other in zip(*leaves, strict=True))
+    assert digits.have_same_bits(tmp_path, run[0])
 
 
-def _leaves(tree):
-    import jax
-
-    return jax.tree.leaves(tree)
+def test_a_sweep_of_a_detector_is_compared_by_ap_and_reported(tmp_path):
+    with small.programs_kept():
+        found = jaxcnn.sweep("sweeps/detector:smoke", tmp_path / "sweep", progress=False)
+    assert [(each["state"], each["overrides"]) for each in found.trials] == [
+        ("complete", {"optim.learning_rate": rate}) for rate in (0.0, 0.01)
+    ]
+    page = jaxcnn.report(tmp_path / "sweep").page.read_text()
+    assert "optim.learning_rate" in page and "AP50" in page
 
 
 def test_evaluation_on_two_devices_and_a_page_of_its_own_give_the_figures_of_the_test(run):

@@ -148,6 +148,11 @@ BAD = [
     ({"segmentation": [[1, 1, float("nan"), 9, 9, 9]]}, "not finite"),
     ({"segmentation": {"size": [40, 60], "counts": "o" * 99}}, "end within a run"),
     ({"segmentation": {"size": [40, 60], "counts": 7}}, "no counts"),
+    (
+        {"bbox": [5, 5, 10, 10], "segmentation": [[40, 20, 55, 20, 55, 35, 40, 35]]},
+        "has an outline outside its box: [40, 20, 55, 35], but the box is [5, 5, 15, 15]",
+    ),
+    ({"bbox": [35, 5, 10, 10], "segmentation": run_length.encode(ring())}, "outside its box: [10, 5, 31, 25]"),
 ]
 
 
@@ -163,6 +168,43 @@ def test_outlines_without_sense_are_named_by_the_doctor_and_refused(tmp_path, mo
     with pytest.raises(UserError, match=f"and {len(BAD) - 1} more"):
         _ = open_splits(data(source), TASK).train.targets
     assert open_splits(data(source, on_error="skip"), TASK).train.targets["valid"].sum() == 1
+
+
+def test_an_outline_may_be_a_pixel_beside_its_box(tmp_path):
+    pixels = np.full((1, HEIGHT, WIDTH, 3), 90, np.uint8)
+    masks = [run_length.encode(ring())] * 2
+    given = memory.give((pixels, [{"boxes": [[31, 5, 40, 25], [32, 5, 40, 25]], "labels": [0, 0], "masks": masks}]))
+    with pytest.raises(UserError, match=r"data\['train'\]\[0\], box 1 has an outline outside its box"):
+        open_splits(data(given.source), TASK)
+    splits = open_splits(data(given.source, on_error="skip"), TASK)
+    assert splits.train.targets["valid"].sum() == 1 and "left out 1 bad annotation" in "".join(splits.notes)
+    boxed = open_splits(data(given.source), configs.Task(name="detection", most_boxes=4)).train.targets
+    assert boxed["valid"].sum() == 2, "detection asks for no outlines"
+
+
+def test_polygons_of_yolo_are_masks_of_instances_and_maps_of_segmentation(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "images" / "train").mkdir(parents=True)
+    (tmp_path / "labels" / "train").mkdir(parents=True)
+    Image.fromarray(np.full((HEIGHT, WIDTH, 3), 90, np.uint8)).save(tmp_path / "images" / "train" / "a.png")
+    corners = np.array([[40.0, 2.0], [50.0, 2.0], [50.0, 12.0], [40.0, 12.0], [44.0, 7.0]])  # with a notch
+    shares = " ".join(map(str, (corners / [WIDTH, HEIGHT]).ravel()))
+    (tmp_path / "labels" / "train" / "a.txt").write_text(f"1 {shares}\n0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "data.yaml").write_text("names: [one, two]\n")
+    source = f"yolo:{tmp_path}"
+    file = coco(tmp_path / "coco", [{"bbox": [40, 2, 10, 10], "segmentation": [corners.ravel().tolist()]}])
+    with pytest.raises(UserError, match=r"a\.png: an object of class 0 has no mask: it has no segmentation"):
+        open_splits(data(source), TASK)
+    targets = open_splits(data(source, on_error="skip"), TASK).train.targets
+    wanted = open_splits(data(file), TASK).train.targets
+    assert targets["valid"].sum() == 1 and targets["label"][0, 0] == 1
+    assert np.array_equal(*(stored_masks(each, 0, (HEIGHT, WIDTH))[0] for each in (targets, wanted)))
+    assert targets["area"][0, 0] == pytest.approx(100 - 10 * 4 / 2)  # of the polygon, not of its box
+    maps = open_splits(data(source, on_error="skip"), configs.Task(name="segmentation"))
+    assert maps.class_names == ("background", "one", "two")
+    assert np.array_equal(maps.train.targets[0], 2 * stored_masks(wanted, 0, (HEIGHT, WIDTH))[0])
+    boxed = open_splits(data(source), configs.Task(name="detection", most_boxes=4)).train.targets
+    assert boxed["valid"].sum() == 2 and sorted(boxed["area"][0].tolist())[-2:] == pytest.approx([96, 100])
 
 
 def test_masks_from_python_are_those_of_a_file_and_boxes_alone_are_refused():

@@ -7,40 +7,15 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 import jaxcnn.config as config
 from jaxcnn.config import UserError
-from jaxcnn.data import boxes, files, instance_masks, label_maps
-from jaxcnn.data.boxes import Objects
+from jaxcnn.data import boxes, checked, files, label_maps
+from jaxcnn.data.boxes import Crops
+from jaxcnn.data.checked import Picture
 from jaxcnn.data.encoded import Encoded, open_encoded, sizes_of
 from jaxcnn.data.examples import Examples, Source
-from jaxcnn.text import counted
-
-SLACK = 1.0  # pixels that a box may reach outside its image, since formats round; it is cut off there
-NAMED = 3  # most bad annotations that a message names
-_ADVICE = "correct them, or set config.data.on_error='skip' to leave them out; python -m jaxcnn.doctor --data names all"
-
-
-@dataclasses.dataclass(frozen=True)
-class Picture:
-    """An image file and its annotations, not yet checked.
-
-    Attributes:
-      path: relative to the folder of the set, or absolute.
-      objects: the boxes, in pixels, or as shares of the sides of the image if they are `relative`.
-      names: name of each object in messages, such as "annotation 125062".
-      relative: whether boxes are shares of the sides.
-      size: height and width by the annotations; None if they have none.
-      wrong: faults apart from those of the boxes, such as an id that occurs twice.
-    """
-
-    path: str
-    objects: Objects
-    names: tuple[str, ...]
-    relative: bool = False
-    size: tuple[int, int] | None = None
-    wrong: tuple[str, ...] = ()
 
 
 def source(
@@ -145,11 +120,9 @@ def opened(
     check_one_size(title, sizes, data)
     if data.image_size and data.resize == "crop" and not maps:
         raise UserError(f"config.data.resize='crop' would cut boxes of {title} off; set it to 'pad' (or 'stretch')")
-    found, problems = [], [*faults]
-    for number, (height, width) in zip(encoded.labels, sizes, strict=True):
-        objects, wrong = sound(pictures[number], int(height), int(width), classes)
-        found.append(objects)
-        problems += wrong
+    listed = [pictures[number] for number in encoded.labels]
+    found, wrong = checked.all_sound(listed, sizes, classes, masks=mask_side > 0)
+    problems = [*faults, *wrong]
     rows: np.ndarray
     if maps:
         unpainted: dict[int, list[str]] = {}
@@ -159,19 +132,16 @@ def opened(
             return made
 
         rows = label_maps.stacked(sizes, data, painted)
-        of_places = (pictures[number].path for number in encoded.labels)
-        problems += [f"{path}: {each}" for place, path in enumerate(of_places) for each in unpainted.get(place, ())]
-    crops: list[boxes.Crops] | None = None
+        problems += [f"{each.path}: {line}" for place, each in enumerate(listed) for line in unpainted.get(place, ())]
+    crops: list[Crops] | None = None
     if mask_side:
-        found, crops, without = instance_masks.of_images(found, sizes, mask_side, data.workers)
-        problems += [f"{pictures[int(encoded.labels[place])].path}: {each}" for place, each in without]
-    if problems and data.on_error == "raise":
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise UserError(f"{title}: {problems[0]}{more}; {_ADVICE}")
+        found, crops, without = checked.masked(listed, found, sizes, mask_side, data)
+        problems += without
+    checked.refuse(f"{title}: ", problems, data)
     if not maps:
         frames = [boxes.frame_of(int(h), int(w), data.image_size, data.resize) for h, w in sizes]
         rows = boxes.records(found, np.array(frames, np.float32).reshape(-1, 4), crops)
-    notes = [_left_out(title, problems)] if problems else []
+    notes = [checked.left_out(title, problems)] if problems else []
     examples = open_encoded(dataclasses.replace(encoded, labels=rows, notes=tuple(notes)), data)
     return dataclasses.replace(examples, problems=tuple(problems))
 
@@ -184,62 +154,3 @@ def check_one_size(title: str, sizes: Int[np.ndarray, "n 2"], data: config.Data)
             f"images of {title} differ in size; set config.data.image_size to the side of a square, with "
             "config.data.resize='pad' to keep their proportions"
         )
-
-
-def _left_out(title: str, problems: Sequence[str]) -> str:
-    more = f" and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
-    return f"left out {counted(len(problems), 'bad annotation')} of {title}: {'; '.join(problems[:NAMED])}{more}"
-
-
-def sound(picture: Picture, height: int, width: int, classes: Sequence[str]) -> tuple[Objects, list[str]]:
-    """The sound objects of an image of this size in pixels, clipped at its border, and one line for each bad object.
-
-    An image whose size is 0 gives no lines, because it is left out anyway.
-    """
-    objects = picture.objects
-    if not height or not width:
-        return objects.only(np.zeros(len(objects.labels), bool)), []
-    if picture.relative:
-        sides = np.array([width, height, width, height], np.float64)
-        corners = objects.corners * sides
-        objects = dataclasses.replace(objects, corners=corners, area=boxes.areas(corners))
-    told = [f"{picture.path}: {each}" for each in picture.wrong]
-    if picture.size not in (None, (height, width)):
-        wanted = "x".join(map(str, picture.size or ()))
-        told.append(f"{picture.path}: the annotations say {wanted}, but the image is {height}x{width}")
-    wrong = [_fault(objects, place, height, width, classes) for place in range(len(objects.labels))]
-    seen: dict[tuple[float, ...], str] = {}
-    for place, name in enumerate(picture.names):
-        key = (*objects.corners[place].tolist(), float(objects.labels[place]))
-        if not wrong[place] and key in seen:
-            wrong[place] = f"is the same as {seen[key]}"
-        seen.setdefault(key, name)
-    told += [f"{picture.path}, {name} {fault}" for name, fault in zip(picture.names, wrong, strict=True) if fault]
-    kept: Bool[np.ndarray, " k"] = np.array([not fault for fault in wrong], bool)
-    cut = np.clip(objects.corners, 0, np.array([width, height, width, height], np.float64))
-    return dataclasses.replace(objects, corners=cut).only(kept), told
-
-
-def _fault(objects: Objects, place: int, height: int, width: int, classes: Sequence[str]) -> str:
-    """Says what is wrong with an object, as the end of a sentence; empty if nothing is."""
-    left, top, right, bottom = box = objects.corners[place].tolist()
-    if not np.isfinite(box).all():
-        return "has a box that is no numbers"
-    told = "[" + ", ".join(f"{value:g}" for value in box) + "]"
-    if right < left or bottom < top:
-        return f"has the corners of its box swapped: {told} (left, top, right, bottom)"
-    if right == left or bottom == top:
-        return f"has an empty box: {told}"
-    if right <= 0 or bottom <= 0 or left >= width or top >= height:
-        return f"lies outside the image of {width}x{height}: {told}"
-    if left < -SLACK or top < -SLACK or right > width + SLACK or bottom > height + SLACK:
-        return f"reaches outside the image of {width}x{height}: {told}"
-    if min(right, width) - max(left, 0) <= 0 or min(bottom, height) - max(top, 0) <= 0:
-        return f"has an empty box: {told}"
-    if not 0 < objects.area[place] < np.inf:
-        return f"has an area of {objects.area[place]:g}"
-    label = int(objects.labels[place])
-    if not 0 <= label < len(classes):
-        off = ", off by one" if label == len(classes) else ""
-        return f"has class {label}{off}: there are {len(classes)}, from 0 to {len(classes) - 1}"
-    return ""

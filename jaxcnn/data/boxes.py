@@ -2,20 +2,16 @@
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
-from jaxcnn.config import UserError
 from jaxcnn.data import decode
-from jaxcnn.tasks import run_length
 from jaxcnn.tasks.box_records import MASK, MASK_BOX, OUTLINE, STORED, Records, mask_side, record_type
 
 Corners = Float64[np.ndarray, "k 4"]
-
-_KEYS = dict.fromkeys(("boxes", "labels", "crowd", "masks"))  # of the objects that a Python program gives
 
 WHOLE = np.array([1, 1, 0, 0], np.float32)  # the frame of an image that is used as it is stored
 
@@ -121,65 +117,3 @@ def refitted(rows: Records, height: int, width: int, size: int, fit: str) -> Rec
     for name in ("boxes", MASK_BOX) if mask_side(rows) else ("boxes",):
         moved[name] = np.where(rows["valid"][..., None], _moved(rows[name], frame), 0)
     return moved
-
-
-def of_mappings(given: Sequence[Mapping[str, Any]], images: np.ndarray, what: str) -> list[Objects]:
-    """The objects of each image that a Python program gives.
-
-    Args:
-      given: a mapping for each image: "boxes" [k, 4] (left, top, right, bottom in pixels) and "labels" [k], from 0;
-        "crowd" [k], bool, if some are regions of many; for instances "masks", uint8 or bool [k, h, w] in which other
-        values than 0 are inside, or k outlines in COCO's form, such as run lengths.
-      images: images [n, h, w, c].
-      what: name of the images in messages.
-
-    Raises:
-      UserError: something else is given, a box that is empty or reaches outside its image, or a mask that is empty.
-    """
-    height, width = images.shape[1:3]
-    found = []
-    for number, each in enumerate(given):
-        if unknown := sorted(map(str, each.keys() - _KEYS)):
-            raise UserError(f"{what}[{number}] has the key {unknown[0]!r:.80}; it may have {', '.join(_KEYS)}")
-        try:
-            corners = np.asarray(each["boxes"], np.float64).reshape(-1, 4)
-            labels = np.asarray(each["labels"], np.float64).reshape(-1)
-            crowd = np.asarray(each.get("crowd", np.zeros(len(labels))), bool)
-            fits = len(corners) == len(labels) == len(crowd)
-        except (KeyError, TypeError, ValueError):
-            fits = False
-        if not fits:
-            raise UserError(f"{what}[{number}] must have 'boxes' [k, 4] and 'labels' [k] of the same length")
-        whole = (labels == np.round(labels)) & (np.abs(labels) < 2**31)
-        if not whole.all():
-            raise UserError(f"{what}[{number}]: label {labels[np.argmin(whole)]:g} is not the number of a class")
-        inside = (corners >= 0).all(axis=1) & (corners[:, 2:] <= [width, height]).all(axis=1)
-        good = inside & (corners[:, 2:] > corners[:, :2]).all(axis=1)  # also False for NaN
-        if not good.all():
-            place = int(np.argmin(good))
-            raise UserError(
-                f"{what}[{number}]: box {place} {corners[place].tolist()} is not left, top, right, bottom within the "
-                f"image of {width}x{height} pixels"
-            )
-        outlines = () if each.get("masks") is None else _outlines(each["masks"], len(labels), (height, width))
-        if outlines is None:
-            raise UserError(
-                f"{what}[{number}]: 'masks' must be integers or bool [{len(labels)}, {height}, {width}], or a list of "
-                f"{len(labels)} outlines in COCO's form, such as run lengths"
-            )
-        found.append(Objects(corners, labels.astype(np.int64), crowd, areas(corners), outlines))
-    return found
-
-
-def _outlines(masks: Any, count: int, sides: tuple[int, int]) -> tuple[Any, ...] | None:
-    """The outline of each object; None if `masks` are something else."""
-    if isinstance(masks, list | tuple) and all(each is None or isinstance(each, dict | list) for each in masks):
-        of_each = all(isinstance(each, dict) or not each or isinstance(each[0], list) for each in masks)
-        return tuple(masks) if of_each and len(masks) == count else None
-    try:
-        array = np.asarray(masks)
-    except ValueError:  # rows of several lengths
-        return None
-    if array.shape != (count, *sides) or array.dtype.kind not in "bui":
-        return None
-    return tuple(run_length.encode(mask) for mask in array)

@@ -10,8 +10,8 @@ import numpy as np
 import jaxcnn.config as config
 from jaxcnn.config import UserError
 from jaxcnn.data import annotated, layout
-from jaxcnn.data.annotated import Picture
 from jaxcnn.data.boxes import Objects
+from jaxcnn.data.checked import Picture
 from jaxcnn.data.examples import Source
 from jaxcnn.machine import json_text
 from jaxcnn.machine.paths import expand

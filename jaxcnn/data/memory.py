@@ -18,10 +18,11 @@ from jaxtyping import Shaped, UInt8
 
 import jaxcnn.config as config
 from jaxcnn.config import UserError, places
-from jaxcnn.data import boxes, content, groups, instance_masks
+from jaxcnn.data import boxes, checked, content, given_objects, groups
 from jaxcnn.data.arrays import array_examples
 from jaxcnn.data.examples import WHITE, Content, Examples, Groups, Pixels, Source
 from jaxcnn.data.labels import are_lists, in_order, is_column_of_names
+from jaxcnn.tasks.box_records import numbers_as_names
 
 KIND = "arrays"
 _CLASSIFICATION = config.Task()
@@ -35,10 +36,10 @@ class Part:
     """One base split.
 
     Attributes:
-      images, labels: as given; labels of objects are records (`jaxcnn.tasks.box_records`) without masks.
+      images, labels: as given; labels of objects are records (`jaxcnn.tasks.box_records`) without masks, not checked.
       content: the checksums of the images.
       columns: the names of the groups of images by column.
-      objects: the objects of each image if they have masks, which are made for a task.
+      objects: the objects of each image, from which the records of a task are made; empty for other labels.
     """
 
     images: Pixels
@@ -64,7 +65,7 @@ class Arrays:
             of_labels = f"{part.labels.dtype.str} {part.labels.shape}"
             digest.update(f"{name} {part.images.dtype.str} {part.images.shape} {part.content.fingerprint} ".encode())
             digest.update(of_labels.encode() + np.ascontiguousarray(part.labels).tobytes())
-            if part.objects:
+            if _have_masks(part):
                 digest.update(repr([each.outlines for each in part.objects]).encode())
             for column, names in sorted(part.columns.items()):
                 digest.update(repr((column, names.tolist())).encode())
@@ -94,9 +95,8 @@ def check(data: Any) -> Arrays:
         if wanted. Images are uint8, uint16 or floats [N, H, W, C] or [N, H, W]; labels are class numbers [N], counted
         from 0, or class names [N] or [N, 1]; for several labels, lists of names or columns of 0 and 1 [N, K]; columns
         of numbers [N, K] for regression; integers [N, H, W] for segmentation; or, for objects, a list of mappings
-        (`boxes.of_mappings`). NumPy, JAX and PyTorch arrays are accepted. A third part {name: values}, text or integers
-        [N], has the groups of images for
-        `config.data.group`.
+        (`given_objects.of_mappings`). NumPy, JAX and PyTorch arrays are accepted. A third part {name: values}, text or
+        integers [N], has the groups of images for `config.data.group`.
 
     Raises:
       UserError: something else was given.
@@ -105,8 +105,11 @@ def check(data: Any) -> Arrays:
     images = {name: _images(pair[0], f"data[{name!r}] images") for name, pair in pairs.items()}
     objects: dict[str, list[boxes.Objects]] = {}
     if all(_are_boxes(pair[1]) for pair in pairs.values()):
-        objects = {name: boxes.of_mappings(pair[1], images[name], f"data[{name!r}]") for name, pair in pairs.items()}
-        labels = {name: boxes.records(each, np.tile(boxes.WHOLE, (len(each), 1))) for name, each in objects.items()}
+        objects = {
+            name: given_objects.of_mappings(pair[1], images[name], f"data[{name!r}]") for name, pair in pairs.items()
+        }
+        with np.errstate(over="ignore"):  # of a box that is too large, and not checked yet
+            labels = {name: boxes.records(each, np.tile(boxes.WHOLE, (len(each), 1))) for name, each in objects.items()}
         names = () if names is None else tuple(map(str, names))
     else:
         labels, names = _labels({name: pair[1] for name, pair in pairs.items()}, names)
@@ -114,10 +117,9 @@ def check(data: Any) -> Arrays:
         if len(array) != len(labels[name]):
             raise UserError(f"data[{name!r}] has {len(array)} images, but {len(labels[name])} labels")
     columns = {name: _columns(*pair[2:], split=name, count=len(images[name])) for name, pair in pairs.items()}
-    masked = {name: each if any(of.outlines for of in each) else [] for name, each in objects.items()}
     return Arrays(
         {
-            name: Part(array, labels[name], content.of_array(array), columns[name], masked.get(name, ()))
+            name: Part(array, labels[name], content.of_array(array), columns[name], objects.get(name, ()))
             for name, array in images.items()
         },
         names,
@@ -173,33 +175,31 @@ def as_source(arrays: Arrays, title: str, data: config.Data, task: config.Task =
 
     def open_split(name: str) -> Examples:
         part = arrays.parts[name]
-        labels = of_task(part.labels, task.name, arrays.column)
-        if part.objects and task.name == places.INSTANCES:
-            labels = _with_masks(part, f"data[{name!r}]", data, task.mask_side)
-        if labels.dtype.names:
+        labels, bad = of_task(part.labels, task.name, arrays.column), list[str]()
+        if part.objects:
             height, width = part.images.shape[1:3]
             if data.image_size and data.resize == "crop" and (height, width) != (data.image_size, data.image_size):
                 raise UserError("config.data.resize='crop' would cut boxes off; set it to 'pad' (or 'stretch')")
+            side = task.mask_side if task.name == places.INSTANCES and _have_masks(part) else 0
+            names = arrays.class_names or numbers_as_names(of_all, title)
+            labels, bad = given_objects.records(part.objects, (height, width), f"data[{name!r}]", names, data, side)
             labels = boxes.refitted(labels, height, width, data.image_size, data.resize)
         examples = array_examples(part.images, labels, data)
+        notes = [checked.left_out(f"data[{name!r}]", bad)] if bad else []
         return dataclasses.replace(
-            examples, content=lambda: part.content, groups=part.columns.get(data.group) if data.group else None
+            examples,
+            content=lambda: part.content,
+            groups=part.columns.get(data.group) if data.group else None,
+            notes=(*examples.notes, *notes),
+            problems=tuple(bad),
         )
 
-    labels = tuple(of_task(part.labels, task.name, arrays.column) for part in arrays.parts.values())
-    return Source(title, arrays.class_names, tuple(arrays.parts), open_split, labels=labels)
+    of_all = tuple(of_task(part.labels, task.name, arrays.column) for part in arrays.parts.values())
+    return Source(title, arrays.class_names, tuple(arrays.parts), open_split, labels=of_all)
 
 
-def _with_masks(part: Part, what: str, data: config.Data, side: int) -> np.ndarray:
-    """The records of objects with their masks. Raises UserError if an object has none."""
-    count = len(part.images)
-    sizes = np.tile(part.images.shape[1:3], (count, 1))
-    objects, crops, wrong = instance_masks.of_images(part.objects, sizes, side, data.workers)
-    if wrong:
-        number, line = wrong[0]
-        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        raise UserError(f"{what}[{number}]: {line}{more}")
-    return boxes.records(objects, np.tile(boxes.WHOLE, (count, 1)), crops)
+def _have_masks(part: Part) -> bool:
+    return any(each.outlines for each in part.objects)
 
 
 def _pairs(data: Any) -> tuple[dict[str, tuple[Any, ...]], Sequence[str] | None]:

@@ -45,15 +45,20 @@ SOURCES: dict[str, Callable[[str, config.Data], Source]] = {
 OF_TASK: dict[str, Callable[[str, config.Data, config.Task], Source]] = {
     "csv": lambda argument, data, task: open_manifest(argument, data, task.name),
     "coco": open_coco,
+    "yolo": open_yolo,
     "shapes": open_shapes,
     "tfds": open_tfds,
     memory.KIND: memory.open_arrays,
 }
 OF_OUTLINES = ("segmentation", "instances")  # tasks that need outlines
-WITH_OUTLINES = ("coco", "shapes")  # sources that have outlines as well as boxes
+WITH_OUTLINES = ("coco", "yolo", "shapes")  # sources that have outlines as well as boxes
 WITH_BOXES = ("coco", "yolo", "voc", "shapes")
 _VALIDATION = ("validation", "val", "valid")  # names that sets give to their validation split
 _LONGEST_PATH = 4096  # the limit of Linux
+
+
+class NoTestSplit(UserError):
+    """The config asks for the test split of a set that has none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +124,7 @@ def open_splits(data: config.Data, task: config.Task = config.Task()) -> Splits:
     kind = by_name.targets(task, len(source.class_names))
     cutter = _Cutter(source, kind, data)
     if data.test_split == "test" and "test" not in source.splits:
-        raise UserError(_no_test_split(source))
+        raise NoTestSplit(_no_test_split(source))
     train, train_parts = cutter.cut("train", data.train_split)
     test, test_parts = cutter.cut("test", data.test_split) if data.test_split else (None, [])
     _check_disjoint(data, "train_split", train_parts, "test_split", test_parts)
@@ -195,10 +200,11 @@ def _no_test_split(source: Source) -> str:
     by_path = " by path" if source.title.startswith(("folder:", "csv:")) else ""
     stable = "; with 'by path', no image changes its split when others are added" if by_path else ""
     beside = "".join(f" ({note})" for note in source.notes)
+    own = next((f", with its own split {name!r} for validation," for name in _VALIDATION if name in source.splits), "")
     return (
         f"{source.title} has no test split{beside}; cut one from another split, for example "
         f"config.data.train_split='train[:80%{by_path}]' with config.data.test_split='train[80%:{by_path}]'{stable}, "
-        "or train without a test split by config.data.test_split=''"
+        f"or train{own} without a test split by config.data.test_split=''"
     )
 
 

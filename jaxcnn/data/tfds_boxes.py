@@ -9,9 +9,9 @@ import numpy as np
 import jaxcnn.config as config
 from jaxcnn.config import UserError
 from jaxcnn.data import annotated, boxes
-from jaxcnn.data.annotated import Picture
 from jaxcnn.data.array_record import of_array_records
 from jaxcnn.data.boxes import Objects
+from jaxcnn.data.checked import Picture
 from jaxcnn.data.encoded import Encoded, sizes_of
 from jaxcnn.data.examples import Examples
 from jaxcnn.data.tfrecord import Damaged, find_numbers, of_records

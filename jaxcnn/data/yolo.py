@@ -1,4 +1,8 @@
-"""Boxes in the text files of YOLO: `yolo:<folder>`. A line is class, x, y (centre), width, height, as shares of 1."""
+"""Boxes and outlines in the text files of YOLO: `yolo:<folder>`.
+
+A line is class, x, y (centre), width, height; or class and the corners of a polygon, x1, y1, x2, y2, …. All are shares
+of the sides of the image.
+"""
 
 import os
 from pathlib import Path
@@ -9,19 +13,23 @@ import numpy as np
 import jaxcnn.config as config
 from jaxcnn.config import UserError
 from jaxcnn.data import annotated, layout, listing
-from jaxcnn.data.annotated import Picture
 from jaxcnn.data.boxes import Objects
+from jaxcnn.data.checked import Picture
 from jaxcnn.data.examples import Source
 
 _NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml", "classes.txt", "obj.names")
 _LARGEST = 2**31 - 1  # class number
 _SPLITS = ("train", "val", "test")
+_DETECTION = config.Task(name="detection")
 
 Folders = list[tuple[str, str]]  # of images and of their labels, relative to the root
 
 
-def open_yolo(argument: str, data: config.Data) -> Source:
+def open_yolo(argument: str, data: config.Data, task: config.Task = _DETECTION) -> Source:
     """Images with boxes from a folder as YOLO programs write it.
+
+    For the task "instances", each box also has a mask, painted from its polygon; for "segmentation" there are label
+    maps, painted from the polygons.
 
     It has images/train and labels/train, or train/images and train/labels, and the same for val and test; without
     splits, images and labels. `data.yaml` may name other folders of images (`path:`, `train:`, `val:`, `test:`); their
@@ -39,11 +47,12 @@ def open_yolo(argument: str, data: config.Data) -> Source:
     tree, names = _read(file, f"{title}: {file.name}")
     folders, notes = _folders(root, tree, title, file.name)
     splits, faults = {}, {}
+    maps, side = task.name == "segmentation", task.mask_side if task.name == "instances" else 0
     for split, places in folders.items():
-        read = [_pictures(root, images, labels) for images, labels in places]
+        read = [_pictures(root, images, labels, maps or side > 0) for images, labels in places]
         splits[split] = [picture for pictures, _ in read for picture in pictures]
         faults[split] = [line for _, lines in read for line in lines]
-    return annotated.source(title, root, splits, names, data, tuple(notes), faults=faults)
+    return annotated.source(title, root, splits, names, data, tuple(notes), maps=maps, mask_side=side, faults=faults)
 
 
 def _folders(root: Path, tree: dict[str, Any], title: str, name: str) -> tuple[dict[str, Folders], list[str]]:
@@ -138,13 +147,13 @@ def _of_yaml(text: str, title: str) -> tuple[dict[str, Any], list[str]]:
     return tree, [name for name in names if isinstance(name, str) and name] if isinstance(names, list) else []
 
 
-def _pictures(root: Path, images: str, labels: str) -> tuple[list[Picture], list[str]]:
+def _pictures(root: Path, images: str, labels: str, outlined: bool) -> tuple[list[Picture], list[str]]:
     """The images in a folder, and one line for each file of labels that belongs to none of them."""
     paths = sorted(listing.list_images(root, images).paths)
     of_image = {path: root / labels / Path(path).relative_to(images).with_suffix(".txt") for path in paths}
     others = sorted({*(root / labels).rglob("*.txt")} - {*of_image.values()})
     lines = [f"{os.path.relpath(file, root)} has no image" for file in others if _has_labels(file)]
-    return [_picture(path, file) for path, file in of_image.items()], lines
+    return [_picture(path, file, outlined) for path, file in of_image.items()], lines
 
 
 def _has_labels(file: Path) -> bool:
@@ -162,9 +171,10 @@ def _lines(file: Path) -> list[str]:
     return file.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
-def _picture(path: str, file: Path) -> Picture:
+def _picture(path: str, file: Path, outlined: bool) -> Picture:
+    """The image with the objects of its file, which have outlines and their areas only if they are `outlined`."""
     lines = _lines(file) if file.is_file() else []
-    rows, names, wrong = [], [], list[str]()
+    rows, names, outlines, areas, wrong = [], [], [], [], list[str]()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -172,17 +182,26 @@ def _picture(path: str, file: Path) -> Picture:
             label, *values = map(float, line.split())
             box = _box(values)
         except ValueError:
-            wrong.append(f"line {number} of {file.name} is not class, x, y, width, height")
+            wrong.append(f"line {number} of {file.name} is not class, x, y, width, height, nor class and a polygon")
             continue
         if not label.is_integer() or abs(label) > _LARGEST:
             wrong.append(f"line {number} of {file.name} has class {label:g}, which is no whole number")
             continue
         rows.append([label, *box])
         names.append(f"line {number} of {file.name}")
+        ring = values if outlined and len(values) > 4 else []
+        outlines.append([ring] if ring else [])
+        areas.append(_area(ring))
     table = np.array(rows, np.float64).reshape(-1, 5)
-    count = len(table)
-    objects = Objects(table[:, 1:], table[:, 0].astype(np.int64), np.zeros(count, bool), np.zeros(count))
+    labels, crowd, area = table[:, 0].astype(np.int64), np.zeros(len(table), bool), np.array(areas, np.float64)
+    objects = Objects(table[:, 1:], labels, crowd, area, tuple(outlines) if outlined else ())
     return Picture(path, objects, tuple(names), relative=True, wrong=tuple(wrong))
+
+
+def _area(ring: list[float]) -> float:
+    """The area of a polygon x1, y1, x2, y2, …; 0 without any."""
+    x, y = np.array(ring[::2]), np.array(ring[1::2])
+    return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
 
 
 def _box(values: list[float]) -> list[float]:

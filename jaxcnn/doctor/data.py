@@ -14,7 +14,7 @@ from jaxcnn.config import Data, Task, UserError, places
 from jaxcnn.data import content
 from jaxcnn.data.examples import Examples, Hashes
 from jaxcnn.data.selection import Selection, name_of
-from jaxcnn.data.source import open_source, open_splits
+from jaxcnn.data.source import NoTestSplit, Splits, open_source, open_splits
 from jaxcnn.doctor import near
 from jaxcnn.doctor.checks import Check
 from jaxcnn.machine.extras import need
@@ -66,11 +66,12 @@ class Findings:
 def examine(data: Data, task: Task) -> Findings:
     """Read every image, and look for faults that harm training or the test; faults of the data raise nothing."""
     try:
-        splits = open_splits(dataclasses.replace(data, on_error="skip"), task)
+        splits, without = _opened(data, task)
         chosen = [split for split in (splits.train, splits.val, splits.test) if isinstance(split, Selection)]
         of_splits = [splits.kind.counts(split.targets) for split in chosen]
         counts = None if of_splits[0] is None else np.array(of_splits)
         results = [
+            *without,
             _unreadable(splits.bases.values(), data),
             *_bad_annotations(splits.bases.values(), data, task),
             *([] if counts is None else [_classes(chosen, counts)]),
@@ -91,6 +92,20 @@ def examine(data: Data, task: Task) -> Findings:
         else [(name, tuple(counts[:, label].tolist())) for label, name in enumerate(splits.class_names)],
         splits.notes,
     )
+
+
+def _opened(data: Data, task: Task) -> tuple[Splits, list[Finding]]:
+    """The splits without bad annotations; if the set lacks a test split, those that it has, and a finding about this.
+
+    Raises:
+      UserError: the set cannot be read.
+    """
+    data = dataclasses.replace(data, on_error="skip")
+    try:
+        return open_splits(data, task), []
+    except NoTestSplit as error:
+        failed = Finding("test split", "fail", str(error))
+        return open_splits(dataclasses.replace(data, test_split=""), task), [failed]
 
 
 def _readable_bases(data: Data, task: Task) -> list[Examples]:
@@ -137,7 +152,7 @@ def draw(data: Data, task: Task, path: pathlib.Path) -> int:
     if task.name not in places.KINDS:
         tasks = " or ".join(map(repr, places.KINDS))
         raise UserError(f"--out is for config.task.name={tasks}; python -m jaxcnn.preview draws other images")
-    splits = open_splits(dataclasses.replace(data, on_error="skip"), task)
+    splits, _ = _opened(data, task)
     split, kind = splits.train, splits.kind
     assert isinstance(kind, Movable)
     chosen = np.arange(min(len(split), DRAWN))

@@ -4,6 +4,8 @@ A row is a record of padded arrays, so that base splits of boxes are cut, joined
 left, top, right, bottom in pixels of the image as the network gets it; the corner of the first pixel is (0, 0).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float32, Float64
 
@@ -70,6 +72,30 @@ def padded(rows: Records, most: int, title: str) -> Records:
             held = min(most, rows[name].shape[1])  # objects come first, padding after them
             wider[name][:, :held] = rows[name][:, :held]
     return wider
+
+
+def numbers_as_names(parts: Sequence[Records], title: str) -> tuple[str, ...]:
+    """Numbers as class names, one for each class that the labels of the boxes of base splits imply.
+
+    Args:
+      parts: the records of the base splits, whose labels are not checked.
+      title: name of the set, for messages.
+
+    Raises:
+      UserError: the labels have gaps, so one of them may be wrong.
+    """
+    used = np.unique(np.concatenate([np.zeros(0, np.int32), *(rows["label"][rows["valid"]] for rows in parts)]))
+    used = used[used >= 0].astype(np.int64)
+    if not len(used) or len(used) == used[-1] + 1:
+        return tuple(map(str, range(max(len(used), 1))))
+    first = int(np.flatnonzero(np.append(used, -1) != np.arange(len(used) + 1))[0])  # missing
+    others = int(used[-1]) - len(used)
+    more = f" (nor {others} others below)" if others else ""
+    advice = "subtract 1 from each" if not first and not others else "correct them, or give the names of all classes"
+    raise UserError(
+        f"{title}: the largest label of a box is {used[-1]}, but no box has {first}{more}; without names of classes "
+        f"(class_names), labels are counted from 0 without gaps: {advice}"
+    )
 
 
 def in_stored(boxes: Float32[np.ndarray, "k 4"], frame: Float32[np.ndarray, "4"]) -> Float64[np.ndarray, "k 4"]:

@@ -8,6 +8,7 @@ import jaxcnn.config as configuration
 from jaxcnn.config import UserError
 from jaxcnn.config.networks import TWO_STAGE, YOLOX
 from jaxcnn.tasks import (
+    box_records,
     classification,
     detection,
     found_boxes,
@@ -105,7 +106,7 @@ def names(
     if any(each.dtype.names for each in labels):
         if config.name not in ("detection", "instances"):
             raise UserError(f"{title} has boxes; set config.task.name='detection'")
-        return tuple(map(str, range(max(int(each["label"].max(initial=0)) for each in labels) + 1)))
+        return box_records.numbers_as_names(labels, title)
     return tuple(map(str, range(columns))) if columns else numbers_as_names(labels, title)
 
 

@@ -44,7 +44,7 @@ class Instances(Boxes):
         if not {MASK, OUTLINE} <= {*(labels.dtype.names or ())}:
             raise UserError(
                 f"{title} {base} has no mask for each object, but config.task.name='instances' needs them; read them "
-                "by config.data.source='coco:…', or give 'masks' beside 'boxes' from Python"
+                "by config.data.source='coco:…' or 'yolo:…' (with polygons), or give 'masks' beside 'boxes' from Python"
             )
         return super().read(labels, title, base)
 
