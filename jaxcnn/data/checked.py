@@ -177,7 +177,8 @@ def _apart(objects: Objects, place: int, height: int, width: int) -> str:
     box = objects.corners[place]
     if (within <= 0).any() or (_shared(ends, box) > -SLACK).all():
         return ""
-    return f"has an outline outside its box: {_told(ends)}, but the box is {_told(box)} (left, top, right, bottom)"
+    told, wanted = _told(ends.tolist()), _told(box.tolist())
+    return f"has an outline outside its box: {told}, but the box is {wanted} (left, top, right, bottom)"
 
 
 def _shared(one: np.ndarray, other: np.ndarray) -> np.ndarray:
