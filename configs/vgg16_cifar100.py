@@ -5,8 +5,8 @@
 Ashraf et al. report 68.9 % test accuracy.
 
 Variants: `:paper` is the paper's batch size and learning rate, `:strong` what the strongest published recipes have, for
-a GPU (`recipes.strong`), `:cores` a run on two CPU cores (`recipes.muon_cores`), neither measured yet, `:smoke` the
-same code path in seconds, also as `:strong+smoke`.
+a GPU (`recipes.strong`; not measured yet), `:cores` a run on two CPU cores (`recipes.muon_cores`): 71.80 % (seed 0, 16
+epochs, jax 0.10.2; `results/vgg16_cifar100_cores`), `:smoke` the same code path in seconds, also as `:strong+smoke`.
 """
 
 from jaxcnn.config import recipes
