@@ -1,5 +1,7 @@
 """The methods of a run that make files of its network, time it and serve it; the commands call the same functions."""
 
+import contextlib
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -218,7 +220,7 @@ class Deployed:
         """
         extras.need("serve", "serve")
         from jaxcnn.deploy import runtimes
-        from jaxcnn.serve import models, running
+        from jaxcnn.serve import connections, models, running
         from jaxcnn.serve.app import Interface, Limits
         from jaxcnn.serve.service import Service
 
@@ -227,12 +229,17 @@ class Deployed:
             arguments.number("max_requests", max_requests, 1)
             arguments.number("port", port, 0, models.MOST_PORT)
             arguments.number("max_wait_ms", max_wait_ms, 0, whole=False)
-            answering = runtimes.of_file(pathlib.Path(_path(file, "file"))) if file else None
-            service = Service(self._trained(), batch, file=answering)
-            service.warm_up()
-            limits = Limits(requests=max_requests, wait=max_wait_ms / 1000, token=token, images=min(64, max_requests))
-            interface = Interface({models.name_of(self.workdir.resolve().name): service}, limits)
-            return running.Running(interface, host, port, limits.seconds, max_requests)
+            with contextlib.ExitStack() as stack:
+                sockets = [stack.enter_context(each) for each in connections.taken(host, port)]
+                answering = runtimes.of_file(pathlib.Path(_path(file, "file"))) if file else None
+                service = Service(self._trained(), batch, file=answering)
+                service.warm_up()
+                wait, images = max_wait_ms / 1000, min(64, max_requests)
+                limits = Limits(requests=max_requests, wait=wait, token=token, images=images)
+                interface = Interface({models.name_of(self.workdir.resolve().name): service}, limits)
+                found = running.Running(interface, sockets, limits.seconds, max_requests)
+                stack.pop_all()  # the server closes them
+                return found
 
 
 def _path(place: Place, name: str = "out") -> str:
