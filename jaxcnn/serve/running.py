@@ -58,7 +58,8 @@ async def serve(
         try:
             await server.serve(list(sockets))
         except OSError as error:
-            raise connections.no_listening(*sockets[0].getsockname()[:2], error) from None
+            host, port, *_ = sockets[0].getsockname()
+            raise connections.no_listening(host, port, error) from None
 
     served = asyncio.create_task(listen())
     is_told = False
