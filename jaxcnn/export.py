@@ -9,7 +9,7 @@
 
 safetensors: the weights alone, with the names and layouts of torchvision, timm, Keras or of jaxcnn. The metadata of the
 file has the names of the classes, the mean and std of the images, their size, and the epsilon of BatchNorm.
-`config.init.source=file:<path>` reads it again, to the bit.
+`config.init.source=file:<path>` reads it again, to the bit; `--verify` does so, and compares the answers in JAX.
 
 onnx, stablehlo, savedmodel, tflite: the whole network, from images as stored to logits, for any batch size;
 normalisation is inside. `--verify` runs the file in its own runtime (ONNX Runtime; JAX; TensorFlow; LiteRT) on a split,
@@ -62,7 +62,7 @@ FLAGS = {
     "calibration_split": flags.DEFINE_enum(
         "calibration_split", "train", exporting.CHOICES["calibration_split"], "int8: the split of these images."
     ),
-    "verify": flags.DEFINE_boolean("verify", False, "Run the file on a split; not for safetensors."),
+    "verify": flags.DEFINE_boolean("verify", False, "Run the file on a split, beside the run."),
     "split": flags.DEFINE_enum("split", "val", exporting.CHOICES["split"], "The split for --verify."),
     "data": command.define_path("data", "", "Where the data of the run is now, if it had it elsewhere."),
     "runtime": command.define_path(

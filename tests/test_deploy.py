@@ -1,5 +1,6 @@
 """Exported networks answer in their own runtimes as the run does, and damaged files are refused."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -18,7 +19,21 @@ from jaxcnn import config as configs
 from jaxcnn import models
 from jaxcnn.config import UserError
 from jaxcnn.data.batch import Constants
-from jaxcnn.deploy import card, digest, latency, onnx_file, predictor, runtimes, stablehlo, verify, web, web_runtime
+from jaxcnn.deploy import (
+    beside,
+    card,
+    digest,
+    exporting,
+    kept_figures,
+    latency,
+    onnx_file,
+    predictor,
+    runtimes,
+    stablehlo,
+    verify,
+    web,
+    web_runtime,
+)
 from jaxcnn.graphs import graph, lowering
 from jaxcnn.machine import instructions
 from jaxcnn.models import activations, attention, context
@@ -26,7 +41,7 @@ from jaxcnn.models.group_norm import GroupNorm
 from jaxcnn.serve.service import Decoded, Service
 from jaxcnn.tasks import by_name
 from jaxcnn.train import assess, exported, of_facts, predict, seals, trained
-from jaxcnn.weights import compressed
+from jaxcnn.weights import compressed, files
 from tests import digits, runs, small
 
 # The logits go through at most 54 layers, each of sums of at most 700 products, whose roundings of 2^-24 add up like a
@@ -170,6 +185,33 @@ def test_a_file_answers_as_the_run_on_the_whole_split(run, name, kept_programs):
     assert "100.00%" in lines[1] and any("top1_accuracy" in line for line in lines)
 
 
+def test_weights_alone_are_verified_in_the_network_that_they_are_loaded_into(run, tmp_path, kept_programs):
+    network, _, folder = run
+    said, out = [], tmp_path / "a.safetensors"
+    options = exporting.Options("safetensors", "jaxcnn", str(out), verify=True)
+    made = exporting.export(lambda: network, folder / "run", options, (), said.append)
+    verdict = made.verdict
+    assert verdict.examples == 200 and verdict.size == out.stat().st_size and "a.safetensors" in verdict.runtime
+    assert verdict.difference <= TOLERANCE * verdict.scale and verdict.agreement == 1.0
+    assert verdict.lines()[0] in said and f"- {verdict.lines()[0]}" in made.card.read_text()
+    assert not kept_figures.missing(out)
+    with pytest.raises(UserError, match=r"must end with \.safetensors"):
+        options = dataclasses.replace(options, out=str(tmp_path / "a.bin"))
+        exporting.export(lambda: network, folder / "run", options, (), said.append)
+    files.write(out, {name: -each for name, each in seals.on_host(network.variables).items()}, exported.facts(network))
+    wrong, _ = of_facts.read_beside(out, network)
+    arrays = seals.on_host(wrong.variables)  # the weights of the file, not those of the run
+    assert all(np.array_equal(arrays[name], -each) for name, each in seals.on_host(network.variables).items())
+
+
+def test_a_file_that_is_slower_than_float32_says_so():
+    told = verify.Verdict("it", 1, 0.0, 1.0, 1.0, [], 50, 0.002, (200, 0.001))
+    assert told.lines()[-1].endswith(
+        "4.00 times smaller, and 0.50 times as fast: on this machine it is slower than float32"
+    )
+    assert dataclasses.replace(told, beside=(200, 0.002)).lines()[-1].endswith("and 1.00 times as fast")
+
+
 def test_a_wrong_file_is_told_by_its_differences(run, kept_programs):
     network, split, folder = run
     right = runtimes.of_file(folder / "a.onnx")
@@ -248,20 +290,34 @@ def test_files_cut_or_flipped_anywhere_are_refused_in_one_line(run, name, tmp_pa
         assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
 
-def test_facts_beside_a_file_that_were_changed_are_refused_and_those_of_earlier_versions_are_read(run, tmp_path):
+def test_facts_beside_a_file_that_were_changed_are_refused(run, tmp_path):
     _, _, folder = run
     path, beside = tmp_path / "a.stablehlo", tmp_path / "a.stablehlo.json"
     path.write_bytes((folder / path.name).read_bytes())
     whole = (folder / beside.name).read_text()
     facts = json.loads(whole)
-    for text in (whole.replace('"7"', '"1"'), whole.replace('"sha256_of_facts": "', '"sha256_of_facts": "0')):
+    bad = [whole.replace('"7"', '"1"'), whole.replace('"sha256_of_facts": "', '"sha256_of_facts": "0')]
+    for text in (*bad, json.dumps(facts), json.dumps({k: facts[k] for k in facts if k != "sha256_of_facts"})):
         assert text != whole
         beside.write_text(text)
         with pytest.raises(UserError, match=r"a\.stablehlo\.json is damaged or was changed; export the run again"):
             runtimes.of_file(path)
-    facts.pop("sha256_of_facts")
-    beside.write_text(json.dumps(facts))
-    assert runtimes.of_file(path).facts == facts
+
+
+def test_facts_beside_a_file_with_any_byte_changed_are_refused(tmp_path):
+    path, facts_file = tmp_path / "a.tflite", tmp_path / "a.tflite.json"
+    facts = {"made_by": "jaxcnn 0.1", "class_names": '["\\u00e9", "b"]', "mean": f"[{0.1 + 0.2!r}, 1e-05]"}
+    beside.write(path, b"the network", facts)
+    whole, told = facts_file.read_bytes(), beside.read(path)[1]
+    assert told["class_names"] == ["é", "b"] and told["mean"] == [0.1 + 0.2, 1e-05]
+    accepted = []
+    for place in range(len(whole)):
+        for mask in (1, 32, ord(" ") ^ ord("\n"), ord("\n") ^ ord("\r")):
+            facts_file.write_bytes(whole[:place] + bytes([whole[place] ^ mask]) + whole[place + 1 :])
+            with contextlib.suppress(UserError):
+                beside.read(path)
+                accepted.append((place, mask))
+    assert not accepted
 
 
 def test_a_file_alone_is_served_with_the_answers_of_its_run(run, tmp_path, kept_programs):
@@ -396,7 +452,8 @@ def test_the_commands_write_verify_and_time_a_file_and_tell_wrong_flags_in_one_l
     assert figures["cold_start_seconds"] > 0 and figures["bytes"] == (tmp_path / "b.onnx").stat().st_size
     (folder / "c.onnx.md").write_text("mine")
     for module, wrong, words in (
-        ("jaxcnn.export", ("--verify", "--format=safetensors"), "--verify runs a whole network"),
+        ("jaxcnn.export", (f"--workdir={tmp_path}/none",), f"is {tmp_path}/none the folder of a run that has started"),
+        ("jaxcnn.explain", (f"--workdir={tmp_path}/none", "--split=val", f"--out={tmp_path}/no"), "none the folder of"),
         ("jaxcnn.export", ("--format=web", f"--out={tmp_path}/page", "--runtime=jaxcnn"), "has no ort.wasm.min.mjs"),
         ("jaxcnn.export", ("--format=onnx", "--calibration=minmax"), "--calibration is for --quantize=int8; leave it"),
         (
@@ -418,6 +475,7 @@ def test_the_commands_write_verify_and_time_a_file_and_tell_wrong_flags_in_one_l
     ):
         code, output = runs.run(f"--workdir={folder}/run", *wrong, module=module)
         assert code == 2 and words in output.splitlines()[-1]
+    assert not (tmp_path / "no").exists()
 
 
 def test_a_model_card_has_the_figures_of_these_weights_alone_and_what_they_come_from(run):

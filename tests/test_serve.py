@@ -336,6 +336,9 @@ def test_the_command_answers_on_a_port_and_ends_with_code_0_on_sigterm(run):
     assert reply.status == 200 and 0 < answer["probability"] <= 1
     client.request("POST", "/models/again/predict", IMAGE)
     assert json.loads(client.getresponse().read()) == answer
+    code, output = runs.run(f"--workdir={run[0]}/none", f"--port={port}", module="jaxcnn.serve")
+    (line,) = output.splitlines()  # before it looks for the run
+    assert code == 2 and f"--port={port} cannot be listened on; choose another (Address already in use)" in line
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0 and "answering what has come" in output

@@ -272,6 +272,7 @@ def test_the_description_has_every_path_and_real_answers_are_as_it_says(service)
     operations = [one for item in told["paths"].values() for verb, one in item.items() if verb in ("get", "post")]
     assert len({one["operationId"] for one in operations}) == len(operations) == len(told["paths"])
     assert all(one["summary"] and one["responses"]["200"]["description"] for one in operations)
+    assert all({"400", "503"} <= set(one["responses"]) for one in operations)
 
     def valid(content, schema):
         checker = jsonschema.Draft202012Validator({**schema, "components": told["components"]})
@@ -280,6 +281,7 @@ def test_the_description_has_every_path_and_real_answers_are_as_it_says(service)
     def schema_of(path, verb, code="200"):
         return told["paths"][path][verb]["responses"][code]["content"]["application/json"]["schema"]
 
+    valid(connections.FULL.partition(b"\r\n\r\n")[2], schema_of("/predict", "post", "503"))
     for path, (code, _, content) in replies.items():
         if path == "refused":
             assert code == 401
@@ -314,7 +316,39 @@ def test_each_request_is_a_line_of_json_without_what_the_client_sent():
     assert told == [("a", 200, 1, len(IMAGE)), ("a", 200, 2, size), ("a", 415, 0, 0), ("", 404, 0, 0), ("a", 401, 0, 0)]
     assert all(line["milliseconds"] >= 0 and line["time"].endswith("+00:00") for line in lines)
     assert ["error" in line for line in lines] == [False, False, True, True, True]
-    assert not any(each in stream.getvalue() for each in ("kEn", "hidden", "secret", "zz"))
+    assert not any(each in stream.getvalue() for each in ("kEn", "hidden", "secret", "zz", "text/"))
+
+
+def test_another_content_type_is_named_in_the_answer_in_one_short_line():
+    for kind, words in (
+        ("Text/HTML; charset=a", "the content type text/html cannot be read; send one image"),
+        ('a"\n', 'the content type a" cannot'),
+        ("a\0b", r"the content type a\x00b cannot"),
+        ("", "the content type is empty; send"),
+        ("x" * 900, f"the content type {'x' * 80} cannot be read"),
+    ):
+        with pytest.raises(receive.Refused) as caught:
+            receive.kind_of({"content-type": kind})
+        assert words in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 400
+        assert all(each in str(caught.value) for each in ("image/…", receive.RAW, receive.ARRAY, receive.FORM))
+        assert "cannot be read" not in caught.value.logged
+
+
+def test_an_address_is_taken_at_once_or_refused_in_one_line():
+    with contextlib.ExitStack() as stack:
+        several = [stack.enter_context(each) for each in connections.taken("localhost", 0)]
+        (port,) = {each.getsockname()[1] for each in several}
+        several[0].listen()
+        for host, number, reason in (
+            ("localhost", port, "Address already in use"),
+            ("1.2.3.4", port, "Cannot assign requested address"),
+            ("no such host", 0, "Name or service not known"),
+            ("a" * 70, 0, "it is no name of a host"),
+        ):
+            with pytest.raises(UserError) as caught:
+                connections.taken(host, number)
+            told = f"--host={host} --port={number} cannot be listened on; choose another ({reason})"
+            assert str(caught.value) == told
 
 
 @contextlib.asynccontextmanager

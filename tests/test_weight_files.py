@@ -137,20 +137,32 @@ def test_safetensors_and_npz_are_read_as_they_were_written(tmp_path):
         assert all(np.array_equal(read[key], arrays[key]) for key in arrays)
 
 
-def test_safetensors_of_ours_that_were_changed_anywhere_are_refused_and_others_have_no_checksum(tmp_path):
+def test_safetensors_of_ours_with_any_byte_changed_are_refused(tmp_path):
     path = tmp_path / "a.safetensors"
-    files.write(path, {"a": np.arange(6, dtype=np.float32)}, {"class_names": '["7"]'})
-    whole = path.read_bytes()
-    for place in range(len(whole)):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        with contextlib.suppress(UserError):
-            files.read(path)
-            # Only a flip in the name of the checksum leaves a file that can be read, as one without a checksum.
-            assert b"jaxcnn_sha256" not in path.read_bytes()
-    path.write_bytes(whole.replace(b'"7', b'"1').replace(b'\\"7', b'\\"1'))
-    refused("is damaged or was changed (its checksum is another); export the run again", files.read, path)
-    save_file({"a": np.zeros(2, np.float32)}, path, {"class_names": "[]"})
-    assert files.read(path)[1] == {"class_names": "[]"}
+    for facts in ({"class_names": '["7"]'}, {"class_names": '["7"]', "made_by": "jaxcnn 9.0", "std": "[1.0]"}):
+        files.write(path, {"a": np.arange(6, dtype=np.float32)}, facts)
+        whole = path.read_bytes()
+        assert files.read(path)[1] == files.facts(path) == facts
+        accepted = []
+        for place in range(len(whole)):
+            for mask in (1, 32, 127):
+                path.write_bytes(whole[:place] + bytes([whole[place] ^ mask]) + whole[place + 1 :])
+                with contextlib.suppress(UserError):
+                    files.read(path)
+                    accepted.append((place, mask))
+        assert not accepted
+        path.write_bytes(whole.replace(b'"7', b'"1').replace(b'\\"7', b'\\"1'))
+        refused("is damaged or was changed (its checksum is another); export the run again", files.read, path)
+
+
+@pytest.mark.parametrize("mark", ["jaxcnn_checked", "made_by"])
+def test_safetensors_of_ours_need_their_checksum_and_those_of_others_have_none(mark, tmp_path):
+    save_file({"a": np.zeros(2, np.float32)}, tmp_path / "a.safetensors", {mark: "jaxcnn 0.1"})
+    words = "is damaged or was changed (it has no checksum); export the run again"
+    refused(words, files.read, tmp_path / "a.safetensors")
+    facts = {"class_names": "[]", "made_by": "another library", "sha256": "0" * 64}
+    save_file({"a": np.zeros(2, np.float32)}, tmp_path / "b.safetensors", facts)
+    assert files.read(tmp_path / "b.safetensors")[1] == facts
 
 
 def test_what_is_damaged_or_may_run_code_is_refused_in_one_line(tmp_path):

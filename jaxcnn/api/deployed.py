@@ -1,5 +1,7 @@
 """The methods of a run that make files of its network, time it and serve it; the commands call the same functions."""
 
+import contextlib
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -96,6 +98,11 @@ class Deployed:
         conv_bits: int = 8,
         dense_bits: int = 5,
         layer_bits: Mapping[str, int] | None = None,
+        sparsity: float = 0.0,
+        prune_epochs: float = 6.0,
+        prune_rate: float = 0.3,
+        tune_epochs: float = 2.0,
+        tune_rate: float = 1e-4,
         keep: float = 0.5,
         by: Literal["l1", "norm"] = "l1",
         scope: Literal["layer", "global"] = "layer",
@@ -114,6 +121,10 @@ class Deployed:
           data: where the data of the run is now, if it has moved.
           conv_bits, dense_bits, layer_bits: bits of the shared values of convolutions, of dense layers, and of single
             kernels by patterns of their whole path.
+          sparsity: above 0, "deep" first prunes this share of the weights and trains, then trains the shared values, by
+            two runs in `workdir / "deep"`, which the same call continues after an interrupt.
+          prune_epochs, prune_rate: length of the first of these trainings, and its peak rate over that of the run.
+          tune_epochs, tune_rate: length of the second one (0: none), and its peak rate.
           keep, layer_keep: share of the filters that "filters" keeps, and this share of single layers by patterns.
           by, scope: how "filters" ranks them ("l1" or "norm"), and among which ("layer" or "global").
           seconds: time for measuring each batch size, for "filters".
@@ -126,16 +137,20 @@ class Deployed:
         Raises:
           UserError: the arguments do not go together, or the network cannot be compressed so.
         """
+        from jaxcnn.api import training
         from jaxcnn.compress import compressing
 
         with python_words():
             options = compressing.Options(
                 method, _path(out), split, arguments.place(data, "data"), conv_bits, dense_bits,
-                _of_layers(layer_bits, "layer_bits"), keep, by, scope, _of_layers(layer_keep, "layer_keep"),
-                seconds, card,
+                _of_layers(layer_bits, "layer_bits"), sparsity, prune_epochs, prune_rate, tune_epochs, tune_rate,
+                keep, by, scope, _of_layers(layer_keep, "layer_keep"), seconds, card,
             )  # fmt: skip
             given = of_python(options)
-            return compressing.compress(self._trained, self.workdir, options, given, [_CALL], _say(progress))
+            for name in ("sparsity", *compressing.OF_TRAINING):
+                arguments.number(name, getattr(options, name), 0, whole=False)
+            run = functools.partial(training.train, progress=progress)
+            return compressing.compress(self._trained, self.workdir, options, given, [_CALL], _say(progress), run)
 
     def latency(
         self,
@@ -218,7 +233,7 @@ class Deployed:
         """
         extras.need("serve", "serve")
         from jaxcnn.deploy import runtimes
-        from jaxcnn.serve import models, running
+        from jaxcnn.serve import connections, models, running
         from jaxcnn.serve.app import Interface, Limits
         from jaxcnn.serve.service import Service
 
@@ -227,12 +242,17 @@ class Deployed:
             arguments.number("max_requests", max_requests, 1)
             arguments.number("port", port, 0, models.MOST_PORT)
             arguments.number("max_wait_ms", max_wait_ms, 0, whole=False)
-            answering = runtimes.of_file(pathlib.Path(_path(file, "file"))) if file else None
-            service = Service(self._trained(), batch, file=answering)
-            service.warm_up()
-            limits = Limits(requests=max_requests, wait=max_wait_ms / 1000, token=token, images=min(64, max_requests))
-            interface = Interface({models.name_of(self.workdir.resolve().name): service}, limits)
-            return running.Running(interface, host, port, limits.seconds, max_requests)
+            with contextlib.ExitStack() as stack:
+                sockets = [stack.enter_context(each) for each in connections.taken(host, port)]
+                answering = runtimes.of_file(pathlib.Path(_path(file, "file"))) if file else None
+                service = Service(self._trained(), batch, file=answering)
+                service.warm_up()
+                wait, images = max_wait_ms / 1000, min(64, max_requests)
+                limits = Limits(requests=max_requests, wait=wait, token=token, images=images)
+                interface = Interface({models.name_of(self.workdir.resolve().name): service}, limits)
+                found = running.Running(interface, sockets, limits.seconds, max_requests)
+                stack.pop_all()  # the server closes them
+                return found
 
 
 def _path(place: Place, name: str = "out") -> str:

@@ -1,11 +1,15 @@
 """Compress a trained network.
 
     python -m jaxcnn.compress --workdir=runs/vgg16 --method=deep --out=vgg16.jxc
+    python -m jaxcnn.compress --workdir=runs/vgg16 --sparsity=0.9 --prune_epochs=6 --tune_epochs=2 --out=vgg16.jxc
     python -m jaxcnn.compress --workdir=runs/vgg16 --method=filters --keep=0.5 --out=runs/vgg16_slim
 
 deep: Deep Compression (Han et al. 2016): the weights of each layer become few values, and these, with the distances
-between weights that are not zero, become Huffman words. Train with `config.prune.sparsity` first, since most of the
-gain comes from zeros. Prints what each step brings, in bytes and on the validation split, and writes it to <out>.json.
+between weights that are not zero, become Huffman words. Most of the gain comes from zeros: train with
+`config.prune.sparsity` first, or give --sparsity. Prints what each step brings, in bytes and on the validation split,
+and writes it to <out>.json.
+--sparsity first prunes the network and trains it, then trains its shared values, by two runs in <workdir>/deep. Stopped
+by a signal, the same command continues.
 
 filters: structured pruning (Li et al. 2017; with --by=norm, network slimming, Liu et al. 2017): filters leave, and
 with them the channels that other layers read. --out is the folder of a new run at step 0, with a smaller network:
@@ -17,7 +21,7 @@ share: only shares the weights of each layer. --out is the folder of a new run a
 `--sensitivity` writes no such file: it prunes one kernel at a time, and prints and draws the cost of each.
 `--check=vgg16.jxc` measures a file again. A run starts from one by `--config.init.source=file:vgg16.jxc`.
 
-Exit codes: 0 done; 2 an error, reported in one line.
+Exit codes: 0 done; 2 an error, reported in one line; 3 a loss was not finite; 75 stopped by a signal while training.
 """
 
 from jaxcnn import at_start  # noqa: F401 (imported first: from now on, a signal is reported in one line)
@@ -58,6 +62,17 @@ FLAGS = {
     "dense_bits": flags.DEFINE_integer(
         "dense_bits", DEFAULTS.dense_bits, "Bits of the values of a dense layer.", lower_bound=1
     ),
+    "sparsity": flags.DEFINE_float(
+        "sparsity", DEFAULTS.sparsity, "deep: prune this share of the weights, and train, first; 0: neither."
+    ),
+    "prune_epochs": flags.DEFINE_float("prune_epochs", DEFAULTS.prune_epochs, "--sparsity: epochs with pruning."),
+    "prune_rate": flags.DEFINE_float(
+        "prune_rate", DEFAULTS.prune_rate, "--sparsity: peak rate of these epochs, over that of the run."
+    ),
+    "tune_epochs": flags.DEFINE_float(
+        "tune_epochs", DEFAULTS.tune_epochs, "--sparsity: epochs of the shared values, by Adam; 0: none."
+    ),
+    "tune_rate": flags.DEFINE_float("tune_rate", DEFAULTS.tune_rate, "--sparsity: peak rate of the shared values."),
     "keep": flags.DEFINE_float("keep", DEFAULTS.keep, "filters: the share of them that stays, above 0 and at most 1."),
     "by": flags.DEFINE_enum(
         "by", DEFAULTS.by, CHOICES["by"], "filters: by their L1 norm, or by the scale of BatchNorm."
@@ -92,9 +107,27 @@ def main() -> int:
         if options.card and "card" in given:
             raise UserError("--card needs a file that is written; leave --check and --sensitivity out")
         compressing.check(options, given)
-        unused.refuse(("conv_bits", "dense_bits", "layer_bits"), "is for a file that is written")
+        unused.refuse(("conv_bits", "dense_bits", "layer_bits", "sparsity"), "is for a file that is written")
         return _measure(folder, options)
-    compressing.compress(_load, folder, options, given, [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]], _say)
+    line = [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]
+    if not options.sparsity:
+        compressing.compress(_load, folder, options, given, line, _say)
+        return 0
+    from jaxcnn.train.hooks import Hooks
+    from jaxcnn.train.interrupts import INTERRUPTED, Interrupted
+    from jaxcnn.train.loop import train
+
+    interrupts, hooks = command.interrupts(), Hooks(where="the same command continues")
+
+    def run(config: Any, place: pathlib.Path) -> None:
+        interrupts.enter("finish")  # the phase after the end of the run
+        train(config, place, command=line, hooks=hooks, interrupts=interrupts)
+
+    try:
+        compressing.compress(_load, folder, options, given, line, _say, run)
+    except Interrupted as error:
+        print(f"jaxcnn: {error}", file=sys.stderr)
+        return INTERRUPTED
     return 0
 
 

@@ -1,6 +1,7 @@
 """Compresses a trained network by one of the methods, for `python -m jaxcnn.compress` and `run.compress`."""
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from jaxcnn.machine import given, writable
 from jaxcnn.text import as_markdown, counted, markdown_table, shown
 
 if TYPE_CHECKING:
+    from jaxcnn.compress.chain import Train
     from jaxcnn.compress.deep import Bits
     from jaxcnn.compress.filters import Cost
     from jaxcnn.data.batch import Split
@@ -19,9 +21,11 @@ if TYPE_CHECKING:
 METHODS = ("deep", "filters", "share")
 OF_METHODS = {
     **dict.fromkeys(("conv_bits", "dense_bits", "layer_bits"), ("deep", "share")),
+    **dict.fromkeys(("sparsity", "prune_epochs", "prune_rate", "tune_epochs", "tune_rate"), ("deep",)),
     **dict.fromkeys(("keep", "by", "scope", "layer_keep", "seconds"), ("filters",)),
 }
 CHOICES = {"method": METHODS, "by": ("l1", "norm"), "scope": ("layer", "global"), "split": ("train", "val", "test")}
+OF_TRAINING = ("prune_epochs", "prune_rate", "tune_epochs", "tune_rate")
 BATCHES = (1, 32)  # batch sizes of the latencies
 TURNS = 3  # turns of each network when they are timed
 
@@ -39,6 +43,9 @@ class Options:
       data: where the data of the run is now; empty: where it was.
       conv_bits, dense_bits: deep, share: bits of the shared values of a convolution and of a dense layer.
       layer_bits: deep, share: pairs (pattern of whole paths, bits), which come first.
+      sparsity: deep: above 0: prune this share of the weights and train first (`chain`); 0: compress them as they are.
+      prune_epochs, prune_rate: deep: length of that training, and its peak rate over that of the run.
+      tune_epochs, tune_rate: deep: length of the training of the shared values, 0: none; and its peak rate.
       keep: filters: the share of them that stays, above 0 and at most 1.
       by, scope: filters: "l1" or "norm"; "layer" or "global".
       layer_keep: filters: pairs (pattern of layers, share), which come first.
@@ -53,6 +60,11 @@ class Options:
     conv_bits: int = 8
     dense_bits: int = 5
     layer_bits: tuple[tuple[str, float], ...] = ()
+    sparsity: float = 0.0
+    prune_epochs: float = 6.0
+    prune_rate: float = 0.3
+    tune_epochs: float = 2.0
+    tune_rate: float = 1e-4
     keep: float = 0.5
     by: str = "l1"
     scope: str = "layer"
@@ -94,6 +106,14 @@ def check(options: Options, given_names: Collection[str]) -> None:
     if options.card and "card" in given_names and options.method == "share":
         raise UserError("--card describes a finished network; train the shared values first, then use --method=deep")
     given.refuse_beside("method", options.method, OF_METHODS, given_names, word="and")
+    if not 0 <= options.sparsity < 1:
+        raise UserError(f"--sparsity={options.sparsity:g}: the share of zeros must be at least 0 and below 1")
+    if not options.sparsity:
+        given.refuse(OF_TRAINING, given_names, "is for --sparsity above 0")
+    for name in OF_TRAINING:
+        value = getattr(options, name)
+        if not 0 <= value < math.inf or (not value and name != "tune_epochs"):
+            raise UserError(f"--{name}={value:g}: it must be above 0{', or 0 for none' * (name == 'tune_epochs')}")
     if options.method != "deep" and not options.out:
         raise UserError(f"--method={options.method} needs --out=<folder of the new run>")
     for name, share in (("keep", options.keep), *((f"layer_keep={name}", share) for name, share in options.layer_keep)):
@@ -108,6 +128,7 @@ def compress(
     given_names: Collection[str],
     command: Sequence[str],
     say: Say,
+    train: "Train | None" = None,
 ) -> Compressed:
     """Compress a network.
 
@@ -118,13 +139,14 @@ def compress(
       given_names: the names of the options that were given.
       command: the command line, for the record of a new run.
       say: is called with each line for a person.
+      train: trains a run of a config in a folder, or continues it; for a sparsity above 0.
 
     Raises:
       UserError: the options do not go together, or the result cannot be written.
     """
     check(options, given_names)
     if options.method == "deep":
-        return _deep(load, folder, options, say)
+        return _deep(load, folder, options, say, train)
     method = {"filters": _filters, "share": _share}[options.method]
     return method(load, folder, options, list(command), say)
 
@@ -161,8 +183,10 @@ def bits_of(options: Options) -> "Bits":
     return bits
 
 
-def _deep(load: "Callable[[], Trained]", folder: pathlib.Path, options: Options, say: Say) -> Compressed:
-    from jaxcnn.compress import deep
+def _deep(
+    load: "Callable[[], Trained]", folder: pathlib.Path, options: Options, say: Say, train: "Train | None"
+) -> Compressed:
+    from jaxcnn.compress import chain, deep
     from jaxcnn.train import workdir
 
     bits = bits_of(options)
@@ -174,9 +198,18 @@ def _deep(load: "Callable[[], Trained]", folder: pathlib.Path, options: Options,
         from jaxcnn.deploy import card as cards
 
         cards.check(cards.place_of(out, is_folder=False))
-    rows, layers = deep.compress(network, split, out, bits, lambda line: say(f"jaxcnn: {line}"))
+
+    def told(line: str) -> None:
+        say(f"jaxcnn: {line}")
+
+    before: list[deep.Row] = []
+    if options.sparsity:
+        assert train is not None
+        network, folder, before = chain.train(network, folder, split, bits, options, train, told)
+    rows, layers = deep.compress(network, split, out, bits, told)
+    rows = chain.joined(before, rows) if before else rows
     if not any(layer.live < layer.weights for layer in layers):
-        say("jaxcnn: no weight is zero; train with --config.prune.sparsity=0.9, which saves most")
+        say("jaxcnn: no weight is zero; train with --config.prune.sparsity=0.9, which saves most, or give --sparsity")
     table = deep.table(rows, network)
     for line in (*deep.table_of_layers(layers), "", *table):
         say(line)

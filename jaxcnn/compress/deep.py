@@ -23,6 +23,8 @@ from jaxcnn.weights.shared import Shared, relative
 
 MOST_BITS = 12  # largest number of bits of a shared value: more saves little compared with float16
 VALUE_BITS = 32
+SHARED_VALUES = "shared values and indices"  # a step
+Arrays = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +100,7 @@ def begun(trained: Trained, bits: Bits) -> Trained:
       UserError: a pattern of `bits` matches no kernel.
     """
     shared = share(seals.on_host(trained.variables), bits)
-    values = max(len(each.codebook) for each in shared.values() if isinstance(each, Shared))
-    arrays = {name: each.decoded() if isinstance(each, Shared) else each for name, each in shared.items()}
+    values, arrays = most_values(shared), decoded_of(shared)
     optim = dataclasses.replace(trained.config.optim, shared_values=values)
     config = dataclasses.replace(trained.config, optim=optim, prune=Prune(), init=Init())
     spec = dataclasses.replace(
@@ -132,12 +133,7 @@ def compress(
     of_float32 = rows[0].figures
     say("sharing weights")
     shared = share(arrays, bits)
-    exact = {name: Shared(np.unique(each[each != 0]), each != 0) for name, each in arrays.items() if each.ndim > 1}
-    others = sum(each.nbytes for name, each in arrays.items() if name not in exact)
-    pruned = sum(_fixed_length(each, VALUE_BITS, 0) for each in exact.values())
-    rows.append(Row("pruned: float32 and indices", pruned + others, {}, of_float32))
-    kernels = {name: each for name, each in shared.items() if isinstance(each, Shared)}
-    fixed = sum(_fixed_length(each, _width(each), len(each.codebook)) for each in kernels.values())
+    rows.append(Row("pruned: float32 and indices", size_with_indices(arrays), {}, of_float32))
     size = compressed.write(out, shared, exported.facts(trained))
     decoded, _ = compressed.read(out)
     for name, each in shared.items():
@@ -145,9 +141,35 @@ def compress(
             raise AssertionError(f"{name} was not decoded as it was encoded")
     say(f"measuring {out} on {split.description}")
     figures = with_arrays(trained, decoded).evaluate(split)
-    rows.append(Row("shared values and indices", fixed + others, {}, figures))
+    rows.append(Row(SHARED_VALUES, size_of_shared(shared), {}, figures))
     rows.append(Row(f"Huffman words: {out.name}", size, {}, figures))
-    return rows, [_layer(name, each) for name, each in kernels.items()]
+    return rows, [_layer(name, each) for name, each in shared.items() if isinstance(each, Shared)]
+
+
+def size_with_indices(arrays: Arrays) -> int:
+    """The bytes of arrays whose kernels have only their nonzero weights, float32, and indices of fixed length."""
+    kernels = {name: Shared(np.unique(each[each != 0]), each != 0) for name, each in arrays.items() if each.ndim > 1}
+    others = sum(each.nbytes for name, each in arrays.items() if name not in kernels)
+    return others + sum(_fixed_length(each, VALUE_BITS, 0) for each in kernels.values())
+
+
+def size_of_shared(arrays: Mapping[str, Shared | np.ndarray]) -> int:
+    """The bytes of arrays whose kernels have the numbers of shared values, and indices, all of fixed length."""
+    sizes = [
+        _fixed_length(each, _width(each), len(each.codebook)) if isinstance(each, Shared) else each.nbytes
+        for each in arrays.values()
+    ]
+    return sum(sizes)
+
+
+def most_values(arrays: Mapping[str, Shared | np.ndarray]) -> int:
+    """The largest number of shared values of a kernel."""
+    return max(len(each.codebook) for each in arrays.values() if isinstance(each, Shared))
+
+
+def decoded_of(arrays: Mapping[str, Shared | np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays with weights in place of the numbers of shared values."""
+    return {name: each.decoded() if isinstance(each, Shared) else each for name, each in arrays.items()}
 
 
 def path_of(name: str) -> str:

@@ -1,6 +1,6 @@
 """A file with its facts and its SHA-256 in <file>.json beside it, by which a damaged one is refused.
 
-The facts have a SHA-256 of their own, which earlier versions did not write.
+The facts have a SHA-256 of their own. Their text must be the one that was written, to the byte.
 """
 
 import hashlib
@@ -45,20 +45,22 @@ def read(path: pathlib.Path, facts_file: pathlib.Path | None = None) -> tuple[by
     """
     facts_file = facts_file or _beside(path)
     try:
-        content, facts = path.read_bytes(), json_text.parse(facts_file.read_text(encoding="utf-8"))
+        content, text = path.read_bytes(), facts_file.read_bytes().decode("utf-8")  # line ends as they are
+        facts = json_text.parse(text)
     except OSError as error:
         raise UserError(f"{shown(str(error.filename))} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise UserError(f"{shown(str(facts_file))} is damaged; export the run again") from error
     if not isinstance(facts, dict) or facts.get("sha256") != hashlib.sha256(content).hexdigest():
         raise UserError(f"{shown(str(path))} is not the file that {facts_file.name} tells of; export the run again")
-    if facts.pop(OF_FACTS, None) not in (None, _digest_of(facts)):
+    is_as_written = workdir.as_json(facts) == text
+    if facts.pop(OF_FACTS, None) != _digest_of(facts) or not is_as_written:
         raise UserError(f"{shown(str(facts_file))} is damaged or was changed; export the run again")
     return content, facts
 
 
 def _digest_of(facts: Mapping[str, Any]) -> str:
-    """The SHA-256 of facts, whatever their order and spaces in the file."""
+    """The SHA-256 of facts."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

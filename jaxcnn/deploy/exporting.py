@@ -108,8 +108,6 @@ def check(options: Options, given_names: Collection[str]) -> None:
     if options.calibration_images < 1:
         raise UserError(f"--calibration_images={options.calibration_images}: at least 1 is needed")
     kind, quantize, verify = options.format, options.quantize, options.verify
-    if kind == "safetensors" and verify:
-        raise UserError("--verify runs a whole network: give --format=onnx or --format=stablehlo")
     if quantize != "none" and kind not in QUANTIZED:
         raise UserError(f"--quantize={quantize} is for --format=onnx, --format=tflite and --format=web")
     if quantize == WHOLE_INT8 and kind != "tflite":
@@ -158,6 +156,9 @@ def export(
       UserError: the options do not go together, or it cannot be written.
     """
     check(options, given_names)
+    from jaxcnn.train import workdir
+
+    workdir.check_run(folder)  # before its folder is refused as a place for the file
     kind = options.format
     out = place_of(folder, options)
     if options.card:
@@ -211,7 +212,7 @@ def place_of(folder: pathlib.Path, options: Options) -> pathlib.Path:
     default = f"{options.names}.safetensors" if kind == "safetensors" else f"model{_OF_TYPE[options.quantize]}.{kind}"
     out = pathlib.Path(options.out) if options.out else folder / default
     writable.check_file(out)
-    if kind != "safetensors" and out.suffix != f".{kind}":
+    if (kind != "safetensors" or options.verify) and out.suffix != f".{kind}":
         raise UserError(f"--out={out}: the name of such a file must end with .{kind}")
     return out
 
@@ -292,6 +293,8 @@ def _verified(
     from jaxcnn.machine import instructions
 
     split = _split(network, folder, options.split, options.data, say)
+    if options.format == "safetensors":
+        return verify.verify(network, runtimes.of_weights(out, network), split, BATCH)
     if options.quantize == "none":
         return verify.verify(network, runtimes.of_file(out), split, BATCH)
     if options.quantize in OF_INT8 and (line := instructions.in_words()):

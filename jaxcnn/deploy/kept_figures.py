@@ -57,8 +57,8 @@ def missing(path: pathlib.Path) -> str:
         return ""
     from jaxcnn.deploy import runtimes  # which imports JAX
 
-    if path.suffix in runtimes.WEIGHTS:
-        return "the report leaves it out: --verify is for files that have the whole network"
+    if path.suffix == runtimes.COMPRESSED:
+        return "the report leaves it out: --verify is for files that have the whole network, and for safetensors"
     return (
         f"the report leaves it out until jaxcnn.export --verify --split={SPLIT} wrote this file, and it is timed again"
     )

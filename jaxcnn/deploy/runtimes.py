@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 Call = Callable[[Num[np.ndarray, "b h w c"]], Float[np.ndarray, "b k"]]
 
 ONNX, STABLEHLO, LITE = ".onnx", ".stablehlo", ".tflite"  # endings of names
-WEIGHTS = (".jxc", ".safetensors")  # of files that have no more than the weights, and facts that tell the network
+COMPRESSED = ".jxc"
+WEIGHTS = (COMPRESSED, ".safetensors")  # of files that have no more than the weights, and facts that tell the network
 FOUND = ", with finding what the outputs say"  # after the name
 NOT_FOUND = ", the outputs alone"
 PIXELS = ("uint8", "uint16", "float32")
@@ -109,7 +110,7 @@ def of_file(path: pathlib.Path, threads: int = 0, in_jax: bool = False) -> Runti
     """
     size, where = None, {}
     if path.suffix in WEIGHTS:
-        return _of_weights(path)
+        return of_weights(path)
     if path.suffix == ONNX and in_jax:
         import jax
 
@@ -153,12 +154,20 @@ def of_int8(runtime: Runtime) -> str:
     return instructions.in_words() if runtime.facts.get("quantize") in ("int8", "whole_int8") else ""
 
 
-def _of_weights(path: pathlib.Path) -> Runtime:
-    """The network whose weights and facts a file has, in JAX."""
+def of_weights(path: pathlib.Path, run: "Trained | None" = None) -> Runtime:
+    """The network whose weights and facts a file has, in JAX.
+
+    Args:
+      path: the file.
+      run: the network that it was made of; only needed for code that is not in the file.
+
+    Raises:
+      UserError: the file cannot be read, or does not tell its network.
+    """
     from jaxcnn.train import of_facts
 
     began = time.perf_counter()
-    network, facts = of_facts.read(path)
+    network, facts = of_facts.read(path) if run is None else of_facts.read_beside(path, run)
     found = of_run(network)
     name = f"{found.name}, weights of {path.name}"
     size, seconds = path.stat().st_size, time.perf_counter() - began

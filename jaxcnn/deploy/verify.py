@@ -85,9 +85,11 @@ class Verdict:
         if self.beside is None:
             return []
         size, latency = self.beside
+        speed = latency / self.latency
+        slower = ": on this machine it is slower than float32" if round(speed, 2) < 1 else ""
         return [
             f"  beside float32: {size:,} bytes, {1000 * latency:.2f} ms; this file is {size / self.size:.2f} times "
-            f"smaller, and {latency / self.latency:.2f} times as fast"
+            f"smaller, and {speed:.2f} times as fast{slower}"
         ]
 
 

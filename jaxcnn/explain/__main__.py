@@ -78,11 +78,13 @@ def main() -> int:
     ):
         if flag.present and not asked:
             raise UserError(f"--{flag.name} is for {wanted}; leave it out, or set {wanted}")
+    from jaxcnn.train import trained, workdir
+
+    workdir.check_run(folder)  # before --out is made
     out = pathlib.Path(OUT.value)
     writable.make_folder(out)
     from jaxcnn.explain import given, methods, objects, write
     from jaxcnn.explain.subject import Subject
-    from jaxcnn.train import trained
 
     every = [name for name, method in methods.METHODS.items() if not method.control and "gate" not in method.needs]
     names = list(dict.fromkeys(every if METHODS.value == ["all"] else METHODS.value))

@@ -65,6 +65,10 @@ def main() -> int:
     if not any(place.folder for place in places):
         unused.refuse(("checkpoint", "weights"), "is for the folder of a run")
     extras.need("serve", "jaxcnn.serve")
+    from jaxcnn.serve import connections
+
+    host = HOST.value or "127.0.0.1"
+    sockets = connections.taken(host, PORT.value or 0)  # before the networks are loaded, which takes time
     from jaxcnn.serve import running
     from jaxcnn.serve.app import Interface, Limits
     from jaxcnn.serve.request_log import RequestLog
@@ -90,8 +94,7 @@ def main() -> int:
     asyncio.run(
         running.serve(
             interface,
-            HOST.value or "127.0.0.1",
-            PORT.value or 0,
+            sockets,
             limits.seconds,
             most,
             lambda address: print(f"jaxcnn: answers on {address}", flush=True),

@@ -108,11 +108,11 @@ class Interface:
 
         began, code, headers, seen = time.perf_counter(), 200, dict[str, str](), _Seen()
         given = request.path_params.get("name", self._first)
-        name, error = given if given in self._services else NO_MODEL, ""
+        name, error, logged = given if given in self._services else NO_MODEL, "", ""
         try:
             response = JSONResponse(await self._answer(request, given, seen))
         except Refused as refused:
-            code, headers, error = refused.code, refused.headers, str(refused)
+            code, headers, error, logged = refused.code, refused.headers, str(refused), refused.logged
         except Busy as busy:
             code, headers, error = 429, {"retry-after": str(busy.seconds)}, f"{busy}; try again later"
         except ClientDisconnect:  # the client is gone, so nobody reads this
@@ -128,7 +128,9 @@ class Interface:
         self.metrics[name].responses[code] += 1
         self.metrics[name].request_seconds.observe(seconds)
         if self._log is not None:
-            self._log.told(model=name, code=code, images=seen.images, size=seen.size, seconds=seconds, error=error)
+            self._log.told(
+                model=name, code=code, images=seen.images, size=seen.size, seconds=seconds, error=logged or error
+            )
         return response
 
     async def _answer(self, request: "Request", name: str, seen: _Seen) -> Any:

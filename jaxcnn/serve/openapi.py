@@ -18,10 +18,11 @@ CODES = {
     "404": "There is no network of this name.",
     "408": "The body did not arrive in time.",
     "413": "Too many bytes or images.",
-    "415": "Another content type.",
+    "415": "Another content type; the answer names those that are read.",
     "422": "An image, array or form that cannot be read.",
     "429": "Too many images are under way; try again after the seconds of Retry-After.",
     "500": "The server failed.",
+    "503": "There are too many connections; try again after the seconds of Retry-After.",
     "504": "There is a deadline, and the answer was not ready by then.",
 }
 
@@ -59,7 +60,13 @@ def document(tasks: Mapping[str, str], limits: Limits) -> dict[str, Any]:
                 "ready",
                 "It admits requests.",
                 {"text/plain": {"schema": _TEXT}},
-                {"503": {"description": "It is stopping.", "content": {"text/plain": {"schema": _TEXT}}}},
+                {
+                    "503": _FULL
+                    | {
+                        "description": f"It is stopping (text). {CODES['503']}",
+                        "content": _FULL["content"] | {"text/plain": {"schema": _TEXT}},
+                    }
+                },
             ),
             "/metrics": _get("metrics", "Counters for Prometheus.", {"text/plain": {"schema": _TEXT}}),
         },
@@ -75,8 +82,13 @@ def _error(why: str) -> dict[str, Any]:
     return {"description": why, "content": _json({"$ref": "#/components/schemas/Error"})}
 
 
+_AFTER = {"Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds."}}
+_FULL = _error(CODES["503"]) | {"headers": _AFTER}  # on every path
+_MALFORMED = {"description": "This is no request of HTTP.", "content": {"text/plain": {"schema": _TEXT}}}
+
+
 def _get(name: str, what: str, content: dict[str, Any], others: dict[str, Any] | None = None) -> dict[str, Any]:
-    responses = {"200": {"description": what, "content": content}} | (others or {})
+    responses = {"200": {"description": what, "content": content}, "400": _MALFORMED, "503": _FULL} | (others or {})
     return {"get": {"operationId": name, "summary": what, "responses": responses}}
 
 
@@ -89,7 +101,7 @@ def _predict(limits: Limits) -> dict[str, Any]:
     }
     never = {*(() if limits.token else ("401",)), *(() if limits.deadline else ("504",))}
     errors = {code: _error(why) for code, why in CODES.items() if code not in never}
-    errors["429"]["headers"] = {"Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds."}}
+    errors |= {"400": _MALFORMED, "429": errors["429"] | {"headers": _AFTER}, "503": _FULL}
     answer = {"$ref": "#/components/schemas/Answer"}
     each = {"oneOf": [answer, {"$ref": "#/components/schemas/Error"}]}
     return {

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from jaxcnn.data.as_stored import NPY
 from jaxcnn.serve.bound import Held
+from jaxcnn.text import shown
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+MOST_OF_KIND = 80  # letters of a content type that an answer repeats
 RAW, ARRAY, FORM = "application/octet-stream", "application/x-npy", "multipart/form-data"
 
 
@@ -41,11 +43,16 @@ class Limits:
 
 
 class Refused(Exception):
-    """Raised to answer a request with an error code, its reason and headers."""
+    """Raised to answer a request with an error code, its reason and headers.
 
-    def __init__(self, code: int, why: str, **headers: str) -> None:
+    Attributes:
+      code, headers: of the answer.
+      logged: the reason for the log, which has no words of a client.
+    """
+
+    def __init__(self, code: int, why: str, logged: str = "", **headers: str) -> None:
         super().__init__(why)
-        self.code, self.headers = code, headers
+        self.code, self.headers, self.logged = code, headers, logged or why
 
 
 class Sent(NamedTuple):
@@ -64,11 +71,12 @@ def kind_of(headers: Mapping[str, str]) -> str:
     """
     kind = headers.get("content-type", RAW).partition(";")[0].strip().lower()
     if kind not in (RAW, ARRAY, FORM) and not kind.startswith("image/"):
-        raise Refused(
-            415,
+        accepted = (
             f"send one image as the body, with the content type image/… or {RAW}, an array as {ARRAY}, or several "
-            f"images as {FORM}",
+            f"images as {FORM}"
         )
+        given = f"the content type {shown(kind[:MOST_OF_KIND])} cannot be read" if kind else "the content type is empty"
+        raise Refused(415, f"{given}; {accepted}", accepted)
     return kind
 
 

@@ -2,11 +2,11 @@
 
 import asyncio
 import contextlib
+import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from jaxcnn.config import UserError
 from jaxcnn.serve import connections
 from jaxcnn.serve.app import Interface
 
@@ -16,8 +16,7 @@ LOOK_SECONDS = 0.05  # between two looks at whether to stop
 
 async def serve(
     interface: Interface,
-    host: str,
-    port: int,
+    sockets: Sequence[socket.socket],
     seconds: float,
     requests: int,
     told: Callable[[str], None],
@@ -27,14 +26,14 @@ async def serve(
 
     Args:
       interface: the networks.
-      host, port: where it listens; port 0: a free one.
+      sockets: where it listens (`connections.taken`); they are closed at the end.
       seconds: the longest time for a request to arrive.
       requests: most images under way at once.
       told: is called with the URL once requests are answered.
       stopping: is asked again and again.
 
     Raises:
-      UserError: the address cannot be listened on.
+      UserError: another program began to listen there meanwhile.
     """
     import uvicorn
 
@@ -47,8 +46,6 @@ async def serve(
 
     config = uvicorn.Config(
         interface.app(),
-        host=host,
-        port=port,
         log_level="error",
         timeout_keep_alive=5,
         http=connections.protocol(seconds, requests + SPARE_CONNECTIONS),
@@ -59,9 +56,10 @@ async def serve(
 
     async def listen() -> None:
         try:
-            await server.serve()
-        except SystemExit:  # which would end the loop from inside a task, without a word
-            raise UserError(f"--host={host} --port={port} cannot be listened on; choose another") from None
+            await server.serve(list(sockets))
+        except OSError as error:
+            host, port, *_ = sockets[0].getsockname()
+            raise connections.no_listening(host, port, error) from None
 
     served = asyncio.create_task(listen())
     is_told = False
@@ -69,7 +67,7 @@ async def serve(
         await asyncio.sleep(LOOK_SECONDS)
         if server.started and not is_told:
             is_told = True
-            bound_to, number, *_ = server.servers[0].sockets[0].getsockname()
+            bound_to, number, *_ = sockets[0].getsockname()
             told(connections.address(bound_to, number))
         if stopping() and not server.should_exit:
             await interface.bound.drain()
@@ -84,11 +82,11 @@ class Running:
       address: its URL.
     """
 
-    def __init__(self, interface: Interface, host: str, port: int, seconds: float, requests: int) -> None:
+    def __init__(self, interface: Interface, sockets: Sequence[socket.socket], seconds: float, requests: int) -> None:
         self.address = ""
         self._close, self._ready = threading.Event(), threading.Event()
         self._error: BaseException | None = None
-        self._given = (interface, host, port, seconds, requests)
+        self._given = (interface, sockets, seconds, requests)
         self._thread = threading.Thread(target=self._run, name="jaxcnn-serve", daemon=True)
         self._thread.start()
         self._ready.wait()

@@ -5,6 +5,7 @@ options of the network and the task, so that a file alone can answer as its run 
 or a task that is not one of jaxcnn's own is refused.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 from jaxcnn.config import Config, ConfigError, UserError, from_config_dict
 from jaxcnn.config.open_names import foreign
 from jaxcnn.data.batch import Constants
-from jaxcnn.learn.network import head_of, network
+from jaxcnn.learn.network import head_of, network, unrounded
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.machine import json_text
 from jaxcnn.machine import mesh as meshes
@@ -75,21 +76,43 @@ def read(path: pathlib.Path) -> tuple[Trained, dict[str, Any]]:
     Raises:
       UserError: it cannot be read, is damaged, or does not tell its network.
     """
-    where = shown(str(path))
     facts = parsed(files.facts(path))
+    return of(facts, shown(str(path)), lambda spec: _arrays(path, facts, spec)), facts
 
-    def arrays(spec: StepSpec) -> Any:
-        images = jnp.zeros((1, *spec.image_shape), jnp.float32)
-        shapes = jax.eval_shape(lambda: network(spec).init(jax.random.key(0), images))
-        drawn = {name: np.broadcast_to(np.float32(0), leaf.shape) for name, leaf in seals.leaves(shapes)}
-        of_file, _ = files.read(path, wanted=seals.shapes(shapes))
-        naming = str(facts.get("names", layout.OURS))
-        fitted = fit.fit(of_file, spec.model, drawn, source=where, naming=naming, head=head_of(spec))
-        if fitted.arrays.keys() != drawn.keys():
-            raise compressed.OtherNetwork
-        return seals.filled(shapes, fitted.arrays)
 
-    return of(facts, where, arrays), facts
+def read_beside(path: pathlib.Path, run: Trained) -> tuple[Trained, dict[str, Any]]:
+    """The network of a file of weights, and its facts, as `read`; of a run with code of its own, with that code.
+
+    Args:
+      path: the file.
+      run: the network that it was made of.
+
+    Raises:
+      UserError: as `read`, but for code that is not in the file.
+    """
+    config, facts = run.config, parsed(files.facts(path))
+    if not any(name for group in (config.model, config.norm, config.task) for name in foreign(group)):
+        return read(path)
+    spec = unrounded(run.spec)
+    variables = jax.device_put(_arrays(path, facts, spec), meshes.replicated(run.mesh))
+    return dataclasses.replace(run, spec=spec, variables=variables), facts
+
+
+def _arrays(path: pathlib.Path, facts: Mapping[str, Any], spec: StepSpec) -> Any:
+    """The variables of a network from a file of weights.
+
+    Raises:
+      UserError: they are not those of this network.
+    """
+    images = jnp.zeros((1, *spec.image_shape), jnp.float32)
+    shapes = jax.eval_shape(lambda: network(spec).init(jax.random.key(0), images))
+    drawn = {name: np.broadcast_to(np.float32(0), leaf.shape) for name, leaf in seals.leaves(shapes)}
+    of_file, _ = files.read(path, wanted=seals.shapes(shapes))
+    naming = str(facts.get("names", layout.OURS))
+    fitted = fit.fit(of_file, spec.model, drawn, source=shown(str(path)), naming=naming, head=head_of(spec))
+    if fitted.arrays.keys() != drawn.keys():
+        raise compressed.OtherNetwork
+    return seals.filled(shapes, fitted.arrays)
 
 
 def _config(facts: Mapping[str, Any], where: str) -> Config:

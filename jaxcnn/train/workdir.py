@@ -183,6 +183,16 @@ def write_config(workdir: pathlib.Path, config: Config) -> None:
     write_json(workdir / CONFIG, _plain(config))
 
 
+def check_run(workdir: pathlib.Path) -> None:
+    """Refuse a folder that has no run. Raises UserError."""
+    if not (workdir / CONFIG).exists():
+        raise _missing(workdir / CONFIG)
+
+
+def _missing(path: pathlib.Path) -> UserError:
+    return UserError(f"{path} is missing; is {path.parent} the folder of a run that has started training?")
+
+
 def read_config(workdir: pathlib.Path) -> Config:
     """The config of a workdir.
 
@@ -286,9 +296,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     try:
         value = json_text.parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(
-            f"{path} is missing; is {path.parent} the folder of a run that has started training?"
-        ) from error
+        raise _missing(path) from error
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path} cannot be read ({error}); restore it from a backup, or start again in another workdir"

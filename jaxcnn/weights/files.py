@@ -19,6 +19,7 @@ DIGEST, NO_DIGEST = (
     "jaxcnn_sha256",
     "0" * 64,
 )  # the fact that is the SHA-256 of the file, and what stands there meanwhile
+MARK, OURS = "jaxcnn_checked", "jaxcnn"  # a fact of files that have a SHA-256; how the fact "made_by" begins
 HALF = ("float16", "bfloat16")
 _CONVERT = (
     "convert it once in PyTorch: weights = torch.load(path, weights_only=True); safetensors.torch.save_file("
@@ -151,7 +152,7 @@ def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray], facts: Mapping[s
     extras.need("safetensors", "writing safetensors")
     from safetensors.numpy import save
 
-    sealed = dict(facts) | {DIGEST: NO_DIGEST}
+    sealed = dict(facts) | {DIGEST: NO_DIGEST, MARK: DIGEST}
     content = _sorted(save({name: np.ascontiguousarray(value) for name, value in arrays.items()}, sealed))
     content = content.replace(NO_DIGEST.encode(), hashlib.sha256(content).hexdigest().encode(), 1)
     try:
@@ -161,12 +162,18 @@ def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray], facts: Mapping[s
 
 
 def _check_digest(path: pathlib.Path, facts: dict[str, str]) -> None:
-    """Compare a file with the SHA-256 in its facts, from which it is removed; only files of jaxcnn have one.
+    """Compare a file with the SHA-256 in its facts, and remove it from them; only files of jaxcnn have one.
+
+    Several facts say that a file is one of jaxcnn, so a change of one of them cannot pass it off as that of another
+    library.
 
     Raises:
-      UserError: it was changed.
+      UserError: it was changed, or is one of jaxcnn without its SHA-256.
     """
-    if (told := facts.pop(DIGEST, None)) is None:
+    told, is_marked = facts.pop(DIGEST, None), facts.pop(MARK, None) is not None
+    if told is None:
+        if is_marked or facts.get("made_by", "").startswith(OURS):
+            raise UserError(f"{shown(str(path))} is damaged or was changed (it has no checksum); export the run again")
         return
     found = hashlib.sha256()
     with path.open("rb") as file:
@@ -190,7 +197,8 @@ def facts(path: pathlib.Path) -> dict[str, str]:
 
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            return dict(file.metadata() or {})
+            told = dict(file.metadata() or {})
+            return {name: value for name, value in told.items() if name not in (DIGEST, MARK)}
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise UserError(
             f"{shown(str(path))} is not a whole safetensors file ({_words(error)}); get it again"
