@@ -119,6 +119,6 @@ def test_a_training_that_is_stopped_stops_the_whole(run, tmp_path):
         raise Interrupted(f"{place.name} was stopped")
 
     network, _ = trained.load(run, trained.TESTED, "", 1)
-    split = assess.open_split(network, run, "val", "")[0]
+    split, training = assess.open_split(network, run, "val", "")[0], chain.Training(0.8, 1.0, 0.5, 1.0, 1e-4)
     with pytest.raises(Interrupted, match="pruned was stopped"):
-        chain.train(network, tmp_path, split, compressing.bits_of(OPTIONS), OPTIONS, train, str)
+        chain.train(network, tmp_path, split, compressing.bits_of(OPTIONS), training, train, str)

@@ -2,12 +2,13 @@
 
 import contextlib
 import functools
+import io
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from jaxcnn.api import arguments
+from jaxcnn.api import arguments, objects
 from jaxcnn.api.errors import python_words
 from jaxcnn.api.shown import Records
 from jaxcnn.config import UserError
@@ -16,6 +17,7 @@ from jaxcnn.machine.given import of_python
 
 if TYPE_CHECKING:
     from jaxcnn.compress.compressing import Compressed
+    from jaxcnn.config import Config
     from jaxcnn.deploy.exporting import Exported
     from jaxcnn.serve.running import Running
     from jaxcnn.train.trained import Trained
@@ -137,7 +139,6 @@ class Deployed:
         Raises:
           UserError: the arguments do not go together, or the network cannot be compressed so.
         """
-        from jaxcnn.api import training
         from jaxcnn.compress import compressing
 
         with python_words():
@@ -149,7 +150,7 @@ class Deployed:
             given = of_python(options)
             for name in ("sparsity", *compressing.OF_TRAINING):
                 arguments.number(name, getattr(options, name), 0, whole=False)
-            run = functools.partial(training.train, progress=progress)
+            run = functools.partial(_train, progress)
             return compressing.compress(self._trained, self.workdir, options, given, [_CALL], _say(progress), run)
 
     def latency(
@@ -253,6 +254,17 @@ class Deployed:
                 found = running.Running(interface, sockets, limits.seconds, max_requests)
                 stack.pop_all()  # the server closes them
                 return found
+
+
+def _train(progress: bool, config: "Config", folder: pathlib.Path) -> None:
+    """Train a run that a method makes in the folder of its own run, or continue it."""
+    from jaxcnn.train import loop
+    from jaxcnn.train.hooks import Hooks
+
+    output = None if progress else io.StringIO()
+    objects.remember(folder, config)
+    hooks = Hooks(output=output, progress_lines=progress, where="the same call continues")
+    loop.train(config, folder, command=[_CALL], hooks=hooks)
 
 
 def _path(place: Place, name: str = "out") -> str:

@@ -22,7 +22,6 @@ from jaxcnn.weights import compressed
 from jaxcnn.weights.shared import Shared
 
 if TYPE_CHECKING:
-    from jaxcnn.compress.compressing import Options
     from jaxcnn.data.batch import Split
 
 FOLDER, PRUNED, TUNED = "deep", "pruned", "tuned"
@@ -31,12 +30,31 @@ END = 0.5  # share of the first training at which the sparsity is reached
 Train = Callable[[Config, pathlib.Path], Any]  # trains a run in a folder, continues it, or finds it finished
 
 
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """The two trainings.
+
+    Attributes:
+      sparsity: share of the weights that are pruned in the first one.
+      prune_epochs, prune_rate: length of the first one, and its peak rate over that of the run.
+      tune_epochs, tune_rate: length of the second one, 0: none; and its peak rate.
+      data: where the data of the run is now; empty: where it was.
+    """
+
+    sparsity: float
+    prune_epochs: float
+    prune_rate: float
+    tune_epochs: float
+    tune_rate: float
+    data: str = ""
+
+
 def train(
     network: Trained,
     folder: pathlib.Path,
     split: "Split",
     bits: deep.Bits,
-    options: "Options",
+    options: Training,
     run: Train,
     say: Callable[[str], None],
 ) -> tuple[Trained, pathlib.Path, list[deep.Row]]:
@@ -47,7 +65,7 @@ def train(
       folder: the workdir of its run.
       split: the examples of the figures.
       bits: bits of the shared values.
-      options: the sparsity, and lengths and rates of the trainings.
+      options: what is trained.
       run: trains.
       say: called with what is done next.
 
@@ -105,13 +123,13 @@ def _started(where: pathlib.Path, name: str, arrays: Mapping[str, Shared | Any],
     return path
 
 
-def _to_prune(config: Config, start: pathlib.Path, options: "Options") -> Config:
+def _to_prune(config: Config, start: pathlib.Path, options: Training) -> Config:
     optim = dataclasses.replace(config.optim, learning_rate=options.prune_rate * config.optim.learning_rate)
     prune = Prune(sparsity=options.sparsity, scope="global", end=END)
     return _short(config, start, options.prune_epochs, optim=optim, prune=prune)
 
 
-def _to_tune(config: Config, start: pathlib.Path, options: "Options", values: int) -> Config:
+def _to_tune(config: Config, start: pathlib.Path, options: Training, values: int) -> Config:
     optim = Optim(name="adam", learning_rate=options.tune_rate, momentum=0.9, weight_decay=0.0, shared_values=values)
     return _short(config, start, options.tune_epochs, optim=optim, prune=Prune())
 

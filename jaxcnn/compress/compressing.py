@@ -205,7 +205,11 @@ def _deep(
     before: list[deep.Row] = []
     if options.sparsity:
         assert train is not None
-        network, folder, before = chain.train(network, folder, split, bits, options, train, told)
+        training = chain.Training(
+            options.sparsity, options.prune_epochs, options.prune_rate, options.tune_epochs, options.tune_rate,
+            options.data,
+        )  # fmt: skip
+        network, folder, before = chain.train(network, folder, split, bits, training, train, told)
     rows, layers = deep.compress(network, split, out, bits, told)
     rows = chain.joined(before, rows) if before else rows
     if not any(layer.live < layer.weights for layer in layers):

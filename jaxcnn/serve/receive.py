@@ -46,7 +46,7 @@ class Refused(Exception):
     """Raised to answer a request with an error code, its reason and headers.
 
     Attributes:
-      code, headers: of the answer.
+      code, headers: code and headers of the answer.
       logged: the reason for the log, which has no words of a client.
     """
 
