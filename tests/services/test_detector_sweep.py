@@ -1,7 +1,11 @@
 """A small sweep of a detector on synthetic shapes runs to its report; half a minute of processor time."""
 
+import pytest
+
 import jaxcnn
 from tests import small
+
+pytestmark = pytest.mark.unoptimised
 
 
 def test_a_sweep_of_a_detector_is_compared_by_ap_and_reported(tmp_path):
