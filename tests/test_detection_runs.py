@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import jaxcnn
 from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
 from jaxcnn.deploy import latency, onnx_file, runtimes, verify
@@ -79,16 +78,6 @@ def test_a_run_that_stops_and_goes_on_has_the_bits_of_one_that_does_not(run, tmp
     digits.run_up_to(2, tmp_path, **groups())
     digits.run(tmp_path, **groups())
     assert digits.have_same_bits(tmp_path, run[0])
-
-
-def test_a_sweep_of_a_detector_is_compared_by_ap_and_reported(tmp_path):
-    with small.programs_kept():
-        found = jaxcnn.sweep("sweeps/detector:smoke", tmp_path / "sweep", progress=False)
-    assert [(each["state"], each["overrides"]) for each in found.trials] == [
-        ("complete", {"optim.learning_rate": rate}) for rate in (0.0, 0.01)
-    ]
-    page = jaxcnn.report(tmp_path / "sweep").page.read_text()
-    assert "optim.learning_rate" in page and "AP50" in page
 
 
 def test_evaluation_on_two_devices_and_a_page_of_its_own_give_the_figures_of_the_test(run):

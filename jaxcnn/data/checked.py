@@ -67,7 +67,8 @@ def masked(
     """The objects of images that have masks, their masks, and one line for each object without one.
 
     Args:
-      pictures, found, sizes: of `all_sound`, and its result.
+      pictures, sizes: the arguments of `all_sound`.
+      found: the objects that it returned.
       side: side of the masks.
       data: the group `config.data`.
     """
@@ -177,8 +178,8 @@ def _apart(objects: Objects, place: int, height: int, width: int) -> str:
     box = objects.corners[place]
     if (within <= 0).any() or (_shared(ends, box) > -SLACK).all():
         return ""
-    told, wanted = _told(ends.tolist()), _told(box.tolist())
-    return f"has an outline outside its box: {told}, but the box is {wanted} (left, top, right, bottom)"
+    told = f"{_told(ends.tolist())}, but the box is {_told(box.tolist())}"
+    return f"has an outline outside its box: {told} (left, top, right, bottom)"
 
 
 def _shared(one: np.ndarray, other: np.ndarray) -> np.ndarray:

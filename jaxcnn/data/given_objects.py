@@ -70,7 +70,7 @@ def records(
     """The records of the sound objects of images, which are used as they are, and one line for each bad object.
 
     Args:
-      objects: of each image, from `of_mappings`.
+      objects: the objects of each image, from `of_mappings`.
       sides: height and width of the images.
       what: name of the images in messages.
       classes: names of the classes.
