@@ -244,6 +244,10 @@ def test_impossible_options_are_one_line(groups, words):
     assert words in line
 
 
+def test_runs_recorded_with_the_earlier_default_of_the_checkpoint_are_still_read():
+    assert small.config(init={"checkpoint": "last"}).init.checkpoint == "last"
+
+
 def test_images_are_normalised_as_the_weights_say_or_as_is_said():
     own, weights = configs.Augment(), ((0.25,), (0.5,))
     assert normalization.given(own, None, 3) is None and normalization.given(own, weights, 1) == weights
