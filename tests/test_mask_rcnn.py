@@ -16,9 +16,9 @@ from jaxcnn.data import instance_masks
 from jaxcnn.models import faster_rcnn, roi_align
 from jaxcnn.models.faster_rcnn import FasterRCNN, Numbers
 from jaxcnn.models.mask_rcnn import MaskRCNN
-from jaxcnn.tasks import instances, proposals, two_stage
+from jaxcnn.tasks import instances, proposals, run_length, two_stage
 from jaxcnn.tasks.anchors import anchors
-from jaxcnn.tasks.box_records import MASK, MASK_BOX
+from jaxcnn.tasks.box_records import MASK, MASK_BOX, ON_HOST
 from jaxcnn.tasks.suppression import Rule
 from jaxcnn.weights import layout
 from tests import mask_rcnn_case as case
@@ -49,10 +49,11 @@ def padded_target(most=5):
     objects = data_boxes.Objects(
         boxes.astype(np.float64), labels, np.zeros(len(labels), bool), data_boxes.areas(boxes.astype(np.float64))
     )
-    crops = data_boxes.Crops(np.array(grids), np.array(places))
+    outlines = tuple(run_length.encode(mask)["counts"] for mask in masks)
+    crops = data_boxes.Crops(np.array(grids), np.array(places), outlines, masks[0].shape)
     rows = data_boxes.records([objects], data_boxes.WHOLE[None], [crops])
     target = instances.Instances(case.CLASSES, most, case.GRID).read(rows, "the case", "train")
-    return {name: jnp.asarray(column) for name, column in target.items()}
+    return {name: jnp.asarray(column) for name, column in target.items() if name not in ON_HOST}
 
 
 def everything_of(kind, parts_of):
