@@ -33,7 +33,7 @@ def test_a_sweep_runs_continues_and_is_reported(tmp_path):
 
 
 def test_objects_are_varied_by_their_names_and_those_of_the_session_train_in_this_process(tmp_path):
-    class Mine(nn.Module):
+    class Swept(nn.Module):
         """A network in no module file."""
 
         @nn.compact
@@ -43,14 +43,14 @@ def test_objects_are_varied_by_their_names_and_those_of_the_session_train_in_thi
     def one_loss(outputs, targets):
         return ((outputs - targets) ** 2).mean(axis=1)
 
-    space = {"model.name": [own_parts.Plain, Mine], "task.loss": ["", own_parts.two_numbers]}
+    space = {"model.name": [own_parts.Plain, Swept], "task.loss": ["", own_parts.two_numbers]}
     named = [spec.values(key, values).rows for key, values in space.items()]
     assert named == [
-        ({"model.name": "tests.own_parts:Plain"}, {"model.name": "given:Mine"}),
+        ({"model.name": "tests.own_parts:Plain"}, {"model.name": "given:Swept"}),
         ({"task.loss": ""}, {"task.loss": "tests.own_parts:two_numbers"}),
     ]
     base = digits.config(
-        model={"name": plugins.name_of(Mine), "width": 1.0},
+        model={"name": plugins.name_of(Swept), "width": 1.0},
         data={"source": "digits", "val_examples": 200, "test_split": ""},
     )
     base = dataclasses.replace(base, run=dataclasses.replace(base.run, steps=2))
@@ -58,7 +58,7 @@ def test_objects_are_varied_by_their_names_and_those_of_the_session_train_in_thi
         found = jaxcnn.sweep(base, tmp_path / "sweep", space={"task.loss": [one_loss]}, progress=False)
     assert [each["state"] for each in found.trials] == ["complete"], found.trials
     kept = json.loads((tmp_path / "sweep" / "trials" / "0000" / "config.json").read_text())
-    assert (kept["model"]["name"], kept["task"]["loss"]) == ("given:Mine", "given:one_loss")
+    assert (kept["model"]["name"], kept["task"]["loss"]) == ("given:Swept", "given:one_loss")
 
 
 def test_what_is_no_sweep_or_report_is_told_in_one_line(tmp_path):

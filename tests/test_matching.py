@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxcnn import config as configs
+from jaxcnn.data.selection import whole_targets
 from jaxcnn.data.source import open_splits
 from jaxcnn.tasks import by_name, coco_pictures, matching
 from jaxcnn.tasks.coco_figures import CocoFigures
@@ -165,8 +166,9 @@ def test_figures_tell_the_matrix_in_words_and_a_picture_shows_it(tmp_path):
 
 def test_instances_are_matched_by_their_masks():
     task = configs.Task(name="instances", most_boxes=4, most_found=8, mask_side=32)
-    targets = open_splits(configs.Data(source="shapes:32:16", val_examples=4), task).train.targets
-    targets = {name: column[:4] for name, column in targets.items()}
+    train = open_splits(configs.Data(source="shapes:32:16", val_examples=4), task).train
+    four = np.arange(4)
+    targets = whole_targets(train, {name: column[four] for name, column in train.targets.items()}, four)
     found = np.zeros((4, 8, 6 + 28 * 28), np.float32)
     for image, place in zip(*np.nonzero(targets["valid"]), strict=True):
         grid = np.zeros((28, 28), np.float32)

@@ -5,7 +5,7 @@ import pytest
 import jaxcnn
 from tests import small
 
-pytestmark = pytest.mark.unoptimised
+pytestmark = [pytest.mark.services, pytest.mark.unoptimised]
 
 
 def test_a_sweep_of_a_detector_is_compared_by_ap_and_reported(tmp_path):
