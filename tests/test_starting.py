@@ -17,7 +17,7 @@ from jaxcnn.learn import programs
 from jaxcnn.learn.state import make_hyper
 from jaxcnn.machine import extras
 from jaxcnn.machine import mesh as meshes
-from jaxcnn.train import exported, normalization, same_network, session, setup, starting, trained, workdir
+from jaxcnn.train import exported, normalization, same_data, same_network, session, setup, starting, trained, workdir
 from jaxcnn.weights import hub, released
 from tests import digits, runs, small
 
@@ -245,7 +245,13 @@ def test_impossible_options_are_one_line(groups, words):
 
 
 def test_runs_recorded_with_the_earlier_default_of_the_checkpoint_are_still_read():
-    assert small.config(init={"checkpoint": "last"}).init.checkpoint == "last"
+    plain = small.config()
+    tree = configs.to_dict(plain) | {"init": {"source": "", "checkpoint": "last"}}
+    assert configs.from_config_dict(same_data.as_it_was_meant(tree)).init == plain.init
+    here = configs.flatten(configs.to_dict(plain))
+    assert same_data.settled(here | {"init.checkpoint": "last"}, here) == here
+    with pytest.raises(ConfigError, match=r"config\.init\.checkpoint has no effect without config\.init\.source"):
+        small.config(init={"checkpoint": "last"})
 
 
 def test_images_are_normalised_as_the_weights_say_or_as_is_said():

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from jaxcnn.train.trained import Trained
 
 METHODS = ("deep", "filters", "share")
+OF_TRAINING = ("prune_epochs", "prune_rate", "tune_epochs", "tune_rate")
 OF_METHODS = {
     **dict.fromkeys(("conv_bits", "dense_bits", "layer_bits"), ("deep", "share")),
-    **dict.fromkeys(("sparsity", "prune_epochs", "prune_rate", "tune_epochs", "tune_rate"), ("deep",)),
+    **dict.fromkeys(("sparsity", *OF_TRAINING), ("deep",)),
     **dict.fromkeys(("keep", "by", "scope", "layer_keep", "seconds"), ("filters",)),
 }
 CHOICES = {"method": METHODS, "by": ("l1", "norm"), "scope": ("layer", "global"), "split": ("train", "val", "test")}
-OF_TRAINING = ("prune_epochs", "prune_rate", "tune_epochs", "tune_rate")
 BATCHES = (1, 32)  # batch sizes of the latencies
 TURNS = 3  # turns of each network when they are timed
 

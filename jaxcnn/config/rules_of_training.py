@@ -13,7 +13,6 @@ OF_OUR_OPTIMIZERS = (
 )
 OF_THE_CONFIG = ("learning_rate", "weight_decay")  # arguments of every optimiser that fields of the config set
 OF_SCHEDULES = {"period": "restarts", "period_factor": "restarts", "cooldown": "trapezoid", "patience": "plateau"}
-EARLIER_CHECKPOINT = "last"  # default of config.init.checkpoint when the first runs were recorded
 STARTS = ("workdir", "workdirs", "file", "hub", "jaxcnn")  # kinds of config.init.source
 
 
@@ -181,8 +180,6 @@ def _of_start(config: Config) -> Iterator[str]:
 def _of_source(init: Init) -> list[str]:
     if not init.source:
         set_ = [field.name for field in dataclasses.fields(Init) if getattr(init, field.name) != field.default]
-        if init.checkpoint == EARLIER_CHECKPOINT:
-            set_.remove("checkpoint")
         return [f"config.init.{name} has no effect without config.init.source" for name in set_]
     kind, _, place = init.source.partition(":")
     if kind not in STARTS or not place:

@@ -27,9 +27,13 @@ def of_run(config: Config, folder: pathlib.Path, cluster: Cluster) -> tuple[Conf
     """`of` for a run in a workdir, the same in all processes, and a line for the user where the run is new."""
     if config.model.name != AUTO:
         return config, ""
-    there = cluster.of_first(lambda: _of_workdir(folder) or _of_source(config))
+
+    def found() -> tuple[Options, bool]:
+        recorded = _of_workdir(folder)
+        return (_of_source(config), bool(config.init.source)) if recorded is None else (recorded, False)
+
+    there, is_new = cluster.of_first(found)
     made = _with(config, there)
-    is_new = bool(config.init.source) and cluster.of_first(lambda: _of_workdir(folder) is None)
     return made, f"  the network is that of {config.init.source}: {_told(config, made)}" if is_new else ""
 
 

@@ -18,23 +18,29 @@ VAL_SPLIT = "data.val_split"
 
 
 def as_it_was_meant(tree: dict[str, Any]) -> dict[str, Any]:
-    """`config.json` of a run; if it is older than `data.val_split`, with that field set to held-out validation."""
-    data = tree.get("data", {})
-    if not isinstance(data, dict) or "val_split" in data:
-        return tree
-    return tree | {"data": {**data, "val_split": HELD_OUT}}
+    """`config.json` of a run, as this version means it.
+
+    If it is older than `data.val_split`, that field is held-out validation. Without a source, the options of `init`
+    have no effect; they are the defaults of this version.
+    """
+    if is_older_than_val_split(tree):
+        tree = tree | {"data": {**tree.get("data", {}), "val_split": HELD_OUT}}
+    init = tree.get("init")
+    return tree | {"init": {}} if isinstance(init, dict) and not init.get("source") else tree
 
 
 def is_older_than_val_split(tree: dict[str, Any]) -> bool:
     """Whether `config.json` of a run is older than the field `data.val_split`."""
-    return as_it_was_meant(tree) is not tree
+    data = tree.get("data", {})
+    return isinstance(data, dict) and "val_split" not in data
 
 
 def settled(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:
     """The flat config of a run, in which the keys that only the data can verify are set as in `here`.
 
     These are the place of the files or the name of arrays, and held-out validation if an older version did not record
-    it; `differing` then says whether the data is the same.
+    it; `differing` then says whether the data is the same. So are the options of `init` without a source, which have no
+    effect.
     """
     answer = dict(there)
     kinds = [place.kind(str(config.get("data.source", ""))) for config in (there, here)]
@@ -42,6 +48,8 @@ def settled(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]
         answer["data.source"] = here["data.source"]
     if VAL_SPLIT not in there and here[VAL_SPLIT] == HELD_OUT:
         answer[VAL_SPLIT] = HELD_OUT
+    if not there.get("init.source") and not here["init.source"]:
+        answer |= {key: here[key] for key in answer if key.startswith("init.") and key in here}
     return answer
 
 
